@@ -1,0 +1,1 @@
+"""Dialogues in the notation of the standards, and what reads and runs them."""
