@@ -1,0 +1,1 @@
+"""One narrow contract for the database, SQLite behind it, leases, and where an installation lies."""

@@ -1,0 +1,25 @@
+"""The steps from an empty database to today's schema: `NNNN_name.sql`, applied in order, each once.
+
+Invariant: a step that has been released is never changed; a database knows the number of its last step, and
+one that is newer than this program is refused rather than guessed at.
+"""
+
+from functools import cache
+from importlib import resources
+
+
+@cache
+def steps() -> dict[int, tuple[str, ...]]:
+    """Return the statements of each step by its number."""
+    found = {}
+    for file in resources.files(__name__).iterdir():
+        if file.name.endswith(".sql"):
+            lines = file.read_text("utf-8").splitlines()
+            text = "\n".join(line.partition("--")[0] for line in lines)
+            statements = (statement.strip() for statement in text.split(";"))
+            found[int(file.name[:4])] = tuple(statement for statement in statements if statement)
+    return dict(sorted(found.items()))
+
+
+LATEST = 1
+"""The number of the last step, so that an up-to-date database is known without reading the steps."""

@@ -1,0 +1,222 @@
+"""SQLite as the database: embedded, one file, write-ahead log, every commit synchronised.
+
+Invariant: `synchronous=FULL` in WAL mode means that a commit returns after its frames are on disk. After an
+error in a commit the connection is thrown away, never tried again: a second fsync may succeed without having
+written anything.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from winpop.db import migrations
+from winpop.db.contract import ENGINE_CODES, Reader, Row, Transaction, Value
+from winpop.db.home import Home, not_permitted
+from winpop.terms.refusals import Refusal, out_of_reach, readable
+
+_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA temp_store = MEMORY",
+)
+_BUSY_SECONDS = 10.0
+_STATEMENTS = 256
+
+
+class Sqlite:
+    """One connection to the database of a home; implements `Database` and, inside `write`, `Transaction`."""
+
+    def __init__(self, home: Home) -> None:
+        """Open it, and bring its schema up to date."""
+        self._home = home
+        self._open: sqlite3.Connection | None = None
+        try:
+            self._migrate()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        """The connection; a new one after the engine has failed in the last."""
+        if self._open is None:
+            self._open = self._connect()
+        return self._open
+
+    def _connect(self) -> sqlite3.Connection:
+        with self._translated():
+            connection = sqlite3.connect(
+                self._home.database,
+                timeout=_BUSY_SECONDS,
+                isolation_level=None,
+                cached_statements=_STATEMENTS,
+            )
+            try:
+                for pragma in _PRAGMAS:
+                    connection.execute(pragma)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+    # --- reading ---
+
+    def all(self, sql: str, *parameters: Value) -> list[Row]:
+        """Return all rows."""
+        with self._translated():
+            return self._connection.execute(sql, parameters).fetchall()
+
+    def one(self, sql: str, *parameters: Value) -> Row | None:
+        """Return the first row, or None."""
+        with self._translated():
+            cursor = self._connection.execute(sql, parameters)
+            row: Row | None = cursor.fetchone()
+            cursor.close()  # an unfinished query would hold its snapshot
+            return row
+
+    def number(self, sql: str, *parameters: Value) -> int:
+        """Return the first column of the first row as an integer, 0 where there is none."""
+        row = self.one(sql, *parameters)
+        value = row[0] if row else None
+        assert value is None or isinstance(value, int)
+        return value or 0
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Reader]:
+        """Several queries that see the same state."""
+        with self._translated():
+            self._connection.execute("BEGIN")
+        try:
+            yield self
+        finally:
+            self._roll_back()
+
+    def version(self) -> int:
+        """Return a number that changes whenever another connection has committed."""
+        return self.number("PRAGMA data_version")
+
+    # --- writing ---
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """One durable transaction."""
+        with self._translated():
+            self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self
+            with self._translated():
+                self._transaction.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+
+    @property
+    def _transaction(self) -> sqlite3.Connection:
+        """The connection with its transaction; never a new one, on which a change would stand alone."""
+        if self._open is None or not self._open.in_transaction:
+            raise out_of_reach("database-unreachable", "The transaction was lost; nothing was changed.")
+        return self._open
+
+    def _roll_back(self) -> None:
+        if self._open is not None and self._open.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._open.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def part(self) -> Iterator[None]:
+        """Enclose a part of a transaction that fails alone."""
+        with self._translated():
+            self._transaction.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            # After a failure of the engine the whole transaction is gone; then there is no part to undo.
+            if self._open is not None and self._open.in_transaction:
+                self._open.execute("ROLLBACK TO part")
+                self._open.execute("RELEASE part")
+            raise
+        with self._translated():
+            self._transaction.execute("RELEASE part")
+
+    def run(self, sql: str, *parameters: Value) -> int:
+        """Change rows; return how many."""
+        with self._translated():
+            return self._transaction.execute(sql, parameters).rowcount
+
+    def insert(self, sql: str, *parameters: Value) -> int:
+        """Insert one row; return its identifier."""
+        with self._translated():
+            identifier = self._transaction.execute(sql, parameters).lastrowid
+        assert identifier is not None
+        return identifier
+
+    def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """Run one statement for many rows of parameters."""
+        with self._translated():
+            self._transaction.executemany(sql, rows)
+
+    def close(self) -> None:
+        """Close the connection; what is asked next opens another."""
+        if self._open is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._open.close()
+            self._open = None
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn the engine's errors into refusals, and let go of a connection in which the engine failed."""
+        try:
+            with _translated(self._home.path):
+                yield
+        except Refusal as refusal:
+            if refusal.code in ENGINE_CODES:
+                self.close()
+            raise
+
+    # --- schema ---
+
+    def _migrate(self) -> None:
+        if self.number("PRAGMA user_version") == migrations.LATEST:
+            return
+        with self.write():
+            current = self.number("PRAGMA user_version")  # again: another process may have been quicker
+            if current > migrations.LATEST:
+                raise Refusal(
+                    "schema-newer",
+                    f"The database in {readable(str(self._home.path))} was made by a newer winpop; use that one.",
+                )
+            for number, statements in migrations.steps().items():
+                if number > current:
+                    for statement in statements:
+                        self.run(statement)
+                    self.run(f"PRAGMA user_version = {number:d}")
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn the engine's errors into refusals. Errors in our own SQL stay what they are."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary result code
+        place = readable(str(path))
+        match code:
+            case sqlite3.SQLITE_FULL:
+                raise out_of_reach("disk-full", f"The disk that holds {place} is full; nothing was changed.") from error
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                raise out_of_reach("database-busy", f"The database in {place} is busy; try again.") from error
+            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+                raise not_permitted(path) from error
+            case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_NOMEM:
+                raise out_of_reach(
+                    "database-unreachable", f"The database in {place} cannot be used: {error}."
+                ) from error
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+                raise out_of_reach(
+                    "database-unreachable",
+                    f"The database in {place} is damaged ({error}); stop the service and bring back a backup.",
+                ) from error
+        raise
