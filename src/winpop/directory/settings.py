@@ -1,0 +1,274 @@
+"""The settings of an installation: one table of what there is, what it means, and which values it takes.
+
+Invariant: a stored value was accepted by its setting's reader, so reading settings cannot fail; a setting that
+was never set has its default. Rules marked *documented* are the POP3 Service's own.
+"""
+
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from winpop.db.contract import Reader, Transaction
+from winpop.terms.endpoints import Endpoint, Network, parse_networks
+from winpop.terms.names import Address
+from winpop.terms.refusals import Refusal, not_understood, readable
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `read` turns the stored text into its value, or raises `Refusal` (`bad-value`)."""
+
+    name: str
+    default: str
+    meaning: str
+    read: Callable[[str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings as values, at one moment. Times are in seconds, sizes in octets."""
+
+    auth: int
+    logging: int
+    mailroot: str
+    pop3: Endpoint | None
+    pop3s: Endpoint | None
+    smtp: Endpoint | None
+    lmtp: Endpoint | None
+    submission: Endpoint | None
+    http: Endpoint | None
+    hostname: str
+    postmaster: Address | None
+    trusted: tuple[Network, ...]
+    threadcount: int
+    sparequired: int
+    socketmax: int
+    socketmin: int
+    socketthreshold: int
+    socketbacklog: int
+    sessionsperaddress: int
+    linelength: int
+    failuremax: int
+    errormax: int
+    logontime: int
+    autologout: int
+    stalltime: int
+    draintime: int
+    messagesize: int
+    recipientmax: int
+    hopmax: int
+    smtplinelength: int
+    smtptimeout: int
+    datatime: int
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,15}", text) or not least <= int(text) <= most:
+            raise _bad(text, f"take a whole number from {least:,} to {most:,}".replace(",", " "))
+        return int(text)
+
+    return read
+
+
+def _octets(least: int, most: int) -> Callable[[str], int]:
+    factors = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+    def read(text: str) -> int:
+        match = re.fullmatch(r"([0-9]{1,15}) ?([kmg]?)i?b?", text.lower())
+        size = int(match[1]) * factors[match[2]] if match else -1
+        if not least <= size <= most:
+            raise _bad(text, f"take a number of octets from {least} to {most}, such as 52428800 or 50MB")
+        return size
+
+    return read
+
+
+def _endpoint(text: str) -> Endpoint | None:
+    return None if text.lower() == "off" else Endpoint.parse(text)
+
+
+def _address(text: str) -> Address | None:
+    return None if text.lower() == "none" else Address.parse(text)
+
+
+def _hostname(text: str) -> str:
+    if len(text) > 253 or not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?", text):  # noqa: PLR2004 - RFC 1035 §2.3.4
+        raise _bad(text, "take a host name such as mail.example.com")
+    return text.lower()
+
+
+def _path(text: str) -> str:
+    if "\0" in text:
+        raise _bad(text, "take the path of a directory")
+    return text
+
+
+def _bad(text: str, advice: str) -> Refusal:
+    return not_understood("bad-value", f"'{readable(text)}' cannot be the value; {advice}.")
+
+
+_DAY = 86400
+
+_TABLE = (
+    Setting(
+        "auth",
+        "3",
+        "authentication method: 3 encrypted password file (1 local accounts and 2 Active Directory come later)",
+        _number(1, 3),
+    ),
+    Setting(
+        "logging",
+        "3",
+        "0 None, 1 Minimum (critical), 2 Medium (and warnings), 3 Maximum (and information)",
+        _number(0, 3),
+    ),
+    Setting("mailroot", "", "directory of large message bodies; empty: the directory mail in the home", _path),
+    Setting(
+        "pop3",
+        "127.0.0.1:110",
+        "where POP3 listens, HOST:PORT or off; 'set port' changes the port alone",
+        _endpoint,
+    ),
+    Setting("pop3s", "off", "where POP3 over TLS listens; comes later", _endpoint),
+    Setting("smtp", "127.0.0.1:25", "where mail comes in by SMTP, HOST:PORT or off", _endpoint),
+    Setting("lmtp", "off", "where mail comes in by LMTP, HOST:PORT or off", _endpoint),
+    Setting("submission", "off", "where users hand in mail; comes later", _endpoint),
+    Setting("http", "off", "where the console listens; comes later", _endpoint),
+    Setting("hostname", "", "the name this server gives itself; empty: the computer's name", _hostname),
+    Setting(
+        "postmaster",
+        "none",
+        "mailbox that gets mail for postmaster where no mailbox has that name, or none",
+        _address,
+    ),
+    Setting(
+        "trusted",
+        "127.0.0.1/32,::1/128",
+        "networks from which passwords in clear are taken and the limits per address do not apply, or none",
+        parse_networks,
+    ),
+    Setting("threadcount", "2", "worker processes", _number(1, 64)),
+    Setting("sparequired", "0", "1 refuses plaintext logons; comes with TLS and SPA", _number(0, 1)),
+    Setting("socketmax", "10000", "open sessions in all; at this number new connections wait", _number(1, 32000)),
+    Setting(
+        "socketmin",
+        "10",
+        "kept for its documented rules; sockets are made when they are needed",
+        _number(1, 32000),
+    ),
+    Setting(
+        "socketthreshold",
+        "10",
+        "after socketmax was reached, waiting connections are served once this many sessions have ended",
+        _number(0, 99),
+    ),
+    Setting(
+        "socketbacklog",
+        "1024",
+        "connections that may wait for an answer, at socketmax and in a rush",
+        _number(1, 32000),
+    ),
+    Setting("sessionsperaddress", "50", "open sessions from one address", _number(1, 32000)),
+    Setting("linelength", "255", "octets of a POP3 command line, its end included", _number(64, 8192)),
+    Setting("failuremax", "3", "failed logons before a connection is closed", _number(1, 1000)),
+    Setting("errormax", "20", "faulty commands before a connection is closed", _number(1, 100_000)),
+    Setting("logontime", "120", "seconds for a logon, from the connection on", _number(1, _DAY)),
+    Setting(
+        "autologout",
+        "610",
+        "seconds without a command before a session ends, nothing deleted (RFC 1939: at least 600)",
+        _number(1, _DAY),
+    ),
+    Setting("stalltime", "180", "seconds that a client may take no bytes of what is sent to it", _number(1, _DAY)),
+    Setting("draintime", "10", "seconds that open sessions have to end when the service stops", _number(0, 3600)),
+    Setting("messagesize", "52428800", "octets of a message that comes in (50 MB)", _octets(1024, 2**40)),
+    Setting("recipientmax", "1000", "recipients of a message that comes in", _number(100, 100_000)),
+    Setting("hopmax", "50", "servers a message may have come through (mail loops)", _number(10, 100)),
+    Setting("smtplinelength", "4096", "octets of an SMTP command line, its end included", _number(512, 65536)),
+    Setting(
+        "smtptimeout",
+        "300",
+        "seconds without a command before an SMTP connection is closed",
+        _number(1, _DAY),
+    ),
+    Setting("datatime", "1800", "seconds for a message to come in, from DATA to the final dot", _number(1, _DAY)),
+)
+SETTINGS = {setting.name: setting for setting in _TABLE}
+"""Every setting by its name, in the order in which they are shown."""
+
+ALIASES = {"authentication": "auth"}
+SOCKET = ("socketbacklog", "socketmax", "socketmin", "socketthreshold")
+"""What the word `socket` means, in the documented order of its arguments."""
+
+LATER = {
+    "pop3s": "POP3 over TLS",
+    "submission": "Submission",
+    "http": "The console",
+    "sparequired": "Refusing plaintext logons (it needs TLS or SPA)",
+}
+"""Settings of parts that come later; they can be read and not yet be set."""
+
+
+def find(name: str) -> Setting:
+    """Return the setting of that name, in any case. Raises `Refusal` (`no-such-setting`)."""
+    setting = SETTINGS.get(ALIASES.get(name.lower(), name.lower()))
+    if setting is None:
+        raise not_understood(
+            "no-such-setting", f"'{readable(name)}' is not a setting; 'winpop get' shows those there are."
+        )
+    return setting
+
+
+def stored(reader: Reader) -> dict[str, str]:
+    """Return the settings that were set, as text."""
+    return {str(name): str(value) for name, value in reader.all("SELECT name, value FROM setting")}
+
+
+def load(reader: Reader, overrides: dict[str, str] | None = None) -> Settings:
+    """Return all settings; `overrides` hold for this run and come before what is stored."""
+    texts = {name: setting.default for name, setting in SETTINGS.items()} | stored(reader) | (overrides or {})
+    texts["hostname"] = texts["hostname"] or own_hostname()
+    return Settings(**{name: setting.read(texts[name]) for name, setting in SETTINGS.items()})
+
+
+def own_hostname() -> str:
+    """Return the computer's name, or `localhost` where it has none that can be said."""
+    try:
+        return _hostname(socket.gethostname())
+    except (Refusal, OSError):
+        return "localhost"
+
+
+def store(transaction: Transaction, values: dict[str, str]) -> None:
+    """Keep settings, each read first; refuse a combination that the documented rules forbid."""
+    for name, text in values.items():
+        if name in LATER:
+            raise Refusal("not-yet", f"{LATER[name]} is not part of this version yet, so {name} cannot be set.")
+        if name == "auth" and text in {"1", "2"}:
+            method = {"1": "Local accounts", "2": "Active Directory"}[text]
+            raise Refusal("not-yet", f"{method} authentication is not part of this version yet; auth stays 3.")
+        SETTINGS[name].read(text)
+    after = load(transaction, values)
+    _check_sockets(after)
+    for name, text in values.items():
+        transaction.run(
+            "INSERT INTO setting (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            name,
+            text,
+        )
+
+
+def _check_sockets(settings: Settings) -> None:
+    """Documented: min below max, max above min + threshold, threshold 0 only when min is max."""
+    least, most, threshold = settings.socketmin, settings.socketmax, settings.socketthreshold
+    allowed = threshold == 0 if least == most else threshold >= 1 and most > least + threshold
+    if not allowed:
+        raise not_understood(
+            "bad-sockets",
+            f"socketmax {most}, socketmin {least} and socketthreshold {threshold} do not go together: max must be "
+            "above min + threshold, threshold 1 to 99; or min = max and threshold 0. 'set socket BACKLOG MAX MIN "
+            "THRESHOLD' sets them together.",
+        )

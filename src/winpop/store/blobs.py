@@ -1,0 +1,176 @@
+"""Large message bodies as files under the mail root, and the drafts from which bodies are made.
+
+    ROOT/tmp/NAME      being written
+    ROOT/ab/NAME       complete, synchronised, never changed; NAME is 128 random bits in hex, `ab` its first two
+
+Invariant: a file outside `tmp` is complete and on disk, its directory entry included. A failed synchronisation is
+never tried again: the draft is dropped (see the durability rule in `store`).
+"""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from winpop.terms.refusals import Refusal, out_of_reach, readable
+
+SMALL = 64 * 1024
+"""Octets up to which a body lies in its database row. Measured on this kind of machine, delivery and fetch of one
+body: a row is quicker up to 64 KiB; above, the write-ahead log writes everything twice and the file wins."""
+
+PIECE = 128 * 1024
+"""Octets that are read from a blob at once."""
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A finished body: its size, and either its octets or the name of its blob."""
+
+    size: int
+    octets: bytes | None
+    blob: str | None
+
+
+class Blobs:
+    """The files of one mail root."""
+
+    def __init__(self, root: Path) -> None:
+        """Use `root`, which `make` has made."""
+        self.root = root
+        self.tmp = root / "tmp"
+
+    def make(self) -> None:
+        """Make the directories, once. Raises `Refusal` (`mailroot-unusable`)."""
+        try:
+            if (self.root / "ff").is_dir():
+                return
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in ("tmp", *(f"{n:02x}" for n in range(256))):
+                (self.root / name).mkdir(mode=0o700, exist_ok=True)
+            _synchronise(self.root)
+            _synchronise(self.root.parent)
+        except OSError as error:
+            raise unusable(self.root, error) from None
+
+    def path(self, name: str) -> Path:
+        """Return where the blob `name` lies."""
+        return self.root / name[:2] / name
+
+    def open(self, name: str) -> int:
+        """Open a blob for reading; return its descriptor."""
+        return os.open(self.path(name), _READ)
+
+    def unlink(self, name: str) -> None:
+        """Remove a blob that no row names; a missing one is as good as removed."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path(name).unlink()
+
+    def names(self) -> Iterator[tuple[str, float]]:
+        """Yield the name of each blob and when it was written (seconds since 1970)."""
+        for n in range(256):
+            with os.scandir(self.root / f"{n:02x}") as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        yield entry.name, entry.stat().st_mtime
+
+
+class Draft:
+    """A body that is coming in: in memory while it is small, in a file of its own when it grows."""
+
+    __slots__ = ("_blobs", "_descriptor", "_name", "_pieces", "size")
+
+    def __init__(self, blobs: Blobs) -> None:
+        """Begin with nothing."""
+        self._blobs = blobs
+        self._pieces: list[bytes] = []
+        self._descriptor = -1
+        self._name = ""
+        self.size = 0
+
+    def fits(self, data: bytes) -> bool:
+        """Tell whether appending `data` needs no file, and so no thread."""
+        return self._descriptor < 0 and self.size + len(data) <= SMALL
+
+    @property
+    def in_memory(self) -> bool:
+        """Tell whether the draft has no file."""
+        return self._descriptor < 0
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises `Refusal` (`disk-full`, `mailroot-unusable`)."""
+        if self.fits(data):
+            self._pieces.append(data)
+        else:
+            try:
+                if self._descriptor < 0:
+                    self._name = secrets.token_hex(16)
+                    self._descriptor = os.open(self._blobs.tmp / self._name, _CREATE, 0o600)
+                    self._write_out(b"".join(self._pieces))
+                    self._pieces.clear()
+                self._write_out(data)
+            except OSError as error:
+                self.discard()
+                raise unusable(self._blobs.root, error) from error
+        self.size += len(data)
+
+    def _write_out(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def finish(self) -> Content:
+        """Put the body where it stays, durably if it is a file. Raises `Refusal` as `write` does."""
+        if self._descriptor < 0:
+            return Content(self.size, b"".join(self._pieces), None)
+        try:
+            os.fsync(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+            place = self._blobs.path(self._name)
+            (self._blobs.tmp / self._name).rename(place)
+            _synchronise(place.parent)
+        except OSError as error:
+            self.discard()
+            raise unusable(self._blobs.root, error) from error
+        content = Content(self.size, None, self._name)
+        self._name = ""
+        return content
+
+    def discard(self) -> None:
+        """Drop what there is; harmless when there is nothing."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = -1
+        if self._name:
+            for path in (self._blobs.tmp / self._name, self._blobs.path(self._name)):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            self._name = ""
+        self._pieces.clear()
+
+
+def unusable(root: Path, error: OSError) -> Refusal:
+    """Make the refusal for a mail root that cannot be written."""
+    import errno  # here: only failures need it
+
+    place = readable(str(root))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return out_of_reach("disk-full", f"The disk that holds {place} is full; nothing was changed.")
+    return out_of_reach("mailroot-unusable", f"The mail root {place} cannot be used: {error.strerror}.")
+
+
+def _synchronise(directory: Path) -> None:
+    """Make a directory's entries durable, where the system can (Windows makes them so by itself)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

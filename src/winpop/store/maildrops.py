@@ -1,0 +1,154 @@
+"""Maildrops: what a session sees of a mailbox, and what leaves it.
+
+Invariant: `expunge` removes exactly the messages that it is given, and only while the mailbox exists and is not
+locked; the check and the removal are one transaction, so a lock that was set before a QUIT is never too late.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from winpop.db.contract import Reader, Transaction
+from winpop.directory import mailboxes
+from winpop.directory.mailboxes import Mailbox
+from winpop.store.blobs import PIECE, Blobs
+from winpop.terms.mail import Listing
+
+
+@dataclass(frozen=True, slots=True)
+class Maildrop:
+    """The snapshot of one mailbox. `messages` are row identifiers; index n belongs to message number n + 1."""
+
+    mailbox_id: int
+    messages: tuple[int, ...]
+    listing: Listing
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message as it lies in the store: `prefix`, then `octets`, or the blob of that name."""
+
+    prefix: bytes
+    plain: bool
+    octets: bytes | None
+    blob: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What an expunge did. `locked` and `missing` mean that nothing was removed."""
+
+    blobs: tuple[str, ...] = ()
+    locked: str | None = None
+    missing: bool = False
+
+
+def open_maildrop(reader: Reader, mailbox_id: int) -> Maildrop:
+    """Return what there is now, oldest first."""
+    rows = reader.all("SELECT id, size, unique_id FROM message WHERE mailbox_id = ? ORDER BY id", mailbox_id)
+    if not rows:
+        return Maildrop(mailbox_id, (), Listing())
+    messages, sizes, unique_ids = zip(*rows, strict=True)
+    return Maildrop(mailbox_id, messages, Listing(sizes, unique_ids))
+
+
+def find(reader: Reader, message: int) -> Stored | None:
+    """Return the message with that row identifier, or None when its row is gone."""
+    row = reader.one(
+        "SELECT message.prefix, body.plain, body.content, body.blob "
+        "FROM message JOIN body ON body.id = message.body_id WHERE message.id = ?",
+        message,
+    )
+    if row is None:
+        return None
+    prefix, plain, octets, blob = row
+    assert isinstance(prefix, bytes)
+    assert octets is None or isinstance(octets, bytes)
+    assert blob is None or isinstance(blob, str)
+    return Stored(prefix, bool(plain), octets, blob)
+
+
+class BlobReader:
+    """The bytes of a blob, piece by piece; each call reads from disk, so it belongs in a thread."""
+
+    def __init__(self, blobs: Blobs, name: str) -> None:
+        """Open the blob. Raises `OSError`."""
+        self._descriptor = blobs.open(name)
+        self._left = os.fstat(self._descriptor).st_size
+
+    def read(self) -> tuple[bytes, bool]:
+        """Return the next piece and whether it is the last. Raises `OSError`."""
+        data = os.read(self._descriptor, PIECE)
+        self._left -= len(data)
+        if not data and self._left > 0:
+            raise OSError("a blob is shorter than it was")
+        return data, self._left <= 0
+
+    def close(self) -> None:
+        """Close the file; harmless when it is closed."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def expunge(transaction: Transaction, mailbox_id: int, messages: Sequence[int]) -> Removed:
+    """Remove messages of a mailbox; the names of blobs that nobody needs any more are in the result.
+
+    They are noted as discarded too, so that a crash before they are unlinked loses no disk space.
+    """
+    mailbox = mailboxes.by_id(transaction, [mailbox_id]).get(mailbox_id)
+    if mailbox is None:
+        return Removed(missing=True)
+    if mailbox.locked:
+        return Removed(locked=mailbox.locked)
+    return Removed(tuple(_remove(transaction, messages)))
+
+
+def empty(transaction: Transaction, mailbox: Mailbox) -> list[str]:
+    """Remove all mail of a mailbox that is being deleted, locked or not; return the discarded blobs."""
+    return _remove_all(transaction, "SELECT id FROM message WHERE mailbox_id = ?", mailbox.id)
+
+
+def empty_domain(transaction: Transaction, domain_id: int) -> list[str]:
+    """Remove all mail of a domain that is being deleted; return the discarded blobs."""
+    sql = "SELECT message.id FROM mailbox JOIN message ON message.mailbox_id = mailbox.id WHERE mailbox.domain_id = ?"
+    return _remove_all(transaction, sql, domain_id)
+
+
+def totals(reader: Reader, where: str = "", *parameters: int) -> tuple[int, int]:
+    """Return how many messages there are and their octets; `where` narrows them."""
+    row = reader.one(f"SELECT count(*), coalesce(sum(message.size), 0) FROM message {where}", *parameters)
+    assert row is not None
+    messages, octets = row
+    assert isinstance(messages, int)
+    assert isinstance(octets, int)
+    return messages, octets
+
+
+def _remove_all(transaction: Transaction, sql: str, owner: int) -> list[str]:
+    return _remove(transaction, [row[0] for row in transaction.all(sql, owner) if isinstance(row[0], int)])
+
+
+def _remove(transaction: Transaction, messages: Iterable[int]) -> list[str]:
+    discarded: list[str] = []
+    for some in _by(500, messages):
+        marks = ", ".join("?" * len(some))
+        sql = f"SELECT DISTINCT body_id FROM message WHERE id IN ({marks})"
+        bodies = [row[0] for row in transaction.all(sql, *some)]
+        transaction.run(f"DELETE FROM message WHERE id IN ({marks})", *some)
+        marks = ", ".join("?" * len(bodies))
+        unused = (
+            f"FROM body WHERE id IN ({marks}) AND NOT EXISTS (SELECT 1 FROM message WHERE message.body_id = body.id)"
+        )
+        blobs = [str(row[0]) for row in transaction.all(f"SELECT blob {unused} AND blob IS NOT NULL", *bodies)]
+        transaction.many("INSERT INTO discarded_blob (name) VALUES (?)", [(name,) for name in blobs])
+        transaction.run(f"DELETE {unused}", *bodies)
+        discarded += blobs
+    return discarded
+
+
+def _by(size: int, items: Iterable[int]) -> Iterator[list[int]]:
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some

@@ -1,0 +1,71 @@
+"""The log: one line an event, `TIME LEVEL EVENT key=value …`, to standard error.
+
+Levels are the POP3 Service's own: 0 None, 1 Minimum (critical), 2 Medium (and warnings), 3 Maximum (and
+information). Invariant: a value that came from outside is quoted so that it can neither end the line nor steer a
+terminal; nobody passes a password here. Lines are written in batches when `defer` is set.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+
+from winpop.terms.refusals import readable
+
+CRITICAL, WARNING, INFORMATION = 1, 2, 3
+_NAMES = {CRITICAL: "critical", WARNING: "warning", INFORMATION: "info"}
+
+
+class Log:
+    """Where events go. `level` may be changed at any time."""
+
+    def __init__(self, level: int = INFORMATION, write: Callable[[str], object] | None = None) -> None:
+        """Write to `write`, by default standard error."""
+        self.level = level
+        self.defer: Callable[[Callable[[], None]], object] | None = None
+        self._write = write or _to_standard_error
+        self._waiting: list[str] = []
+
+    def critical(self, event: str, **fields: object) -> None:
+        """Say that something needs a person."""
+        self._say(CRITICAL, event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Say that something is not as it should be, and that the service goes on."""
+        self._say(WARNING, event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """Say what happened."""
+        self._say(INFORMATION, event, fields)
+
+    def flush(self) -> None:
+        """Write what was held back."""
+        if self._waiting:
+            text = "".join(self._waiting)
+            self._waiting.clear()
+            self._write(text)
+
+    def _say(self, level: int, event: str, fields: dict[str, object]) -> None:
+        if level > self.level:
+            return
+        shown = "".join(f" {key}={_quoted(value)}" for key, value in fields.items())
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._waiting.append(f"{stamp} {_NAMES[level]} {event}{shown}\n")
+        if self.defer is None:
+            self.flush()
+        elif len(self._waiting) == 1:
+            self.defer(self.flush)
+
+
+def _quoted(value: object) -> str:
+    text = readable(str(value))
+    if text and not any(c in ' "=\\' for c in text):
+        return text
+    return '"' + text.replace('"', "'") + '"'
+
+
+def _to_standard_error(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # nobody reads the log any more; serving goes on
