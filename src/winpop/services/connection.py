@@ -1,0 +1,334 @@
+"""One connection: bytes between a socket and a pure session, and the clock that the session does not have.
+
+What a protocol needs beyond bytes (logons, messages, deliveries) its own class answers: `pop3`, `smtp`. Invariants:
+while a need is being answered nothing else happens to the session but an end; bytes are read only while the session
+uses them and written only while the client takes them, so that what a connection holds in memory is bounded; every
+connection has a deadline at every moment.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import Any, Protocol, cast
+
+from winpop.services.world import World
+from winpop.terms.endpoints import IPAddress, parse_peer, within
+
+_MOST_UNUSED = 16 * 1024
+"""Octets that came in and wait, above which the socket is not read."""
+_LOOK_AGAIN = 5.0
+"""Seconds after which a connection's clock is looked at again, at the latest."""
+_LINGER = 3.0
+"""Seconds that what a client still sends is read and dropped, so that it can read the last reply."""
+
+
+class Session(Protocol):
+    """What all sessions have. Needs, answers and endings are each protocol's own."""
+
+    closed: bool
+    commands: int
+
+    @property
+    def backlog(self) -> int:
+        """Octets that came in and were not used yet."""
+        ...
+
+    @property
+    def said_quit(self) -> bool:
+        """Whether the client itself ended the dialogue."""
+        ...
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes."""
+        ...
+
+    def needs(self) -> Any:  # noqa: ANN401 - each protocol has its own needs
+        """Tell the open need."""
+        ...
+
+    def to_send(self) -> bytes:
+        """Return the next bytes."""
+        ...
+
+
+class Connections:
+    """The connections of a worker."""
+
+    def __init__(self) -> None:
+        self.every: set[Connection] = set()
+        self.logged_on: dict[int, Connection] = {}
+        """The connections with an open maildrop, by mailbox."""
+
+
+class Connection(asyncio.Protocol, ABC):
+    """The part that is the same for all protocols."""
+
+    kind = ""
+    overloaded: Any
+    """The ending, in the protocol's own terms, of a connection for which there is no room."""
+    idle: Any
+    stopping: Any
+    broken: Any
+
+    def __init__(self, world: World, connections: Connections) -> None:
+        self.world = world
+        self.connections = connections
+        self.session: Session
+        self.peer: IPAddress
+        self.trusted = False
+        self.lost = False
+        self.began = world.loop.time()
+        self.last_used = self.began
+        self.sent = 0
+        self.reason = "closed by client"
+        self._commands = 0
+        self._answering = False
+        self._writable = True
+        self._reading = True
+        self._unsent = 0
+        self._progress = self.began
+        self._closing = False
+        self._half_closed = False
+        self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- what each protocol adds ---
+
+    @abstractmethod
+    def open_session(self) -> Session:
+        """Make the session for this peer."""
+
+    @abstractmethod
+    def answer(self, need: Any) -> None:  # noqa: ANN401 - each protocol has its own needs
+        """See to a need: `supply` at once, or after `later()` has been called, some time later."""
+
+    @abstractmethod
+    def end_session(self, reason: Any) -> None:  # noqa: ANN401 - each protocol has its own endings
+        """End the session in its own terms."""
+
+    @abstractmethod
+    def busy(self) -> bool:
+        """Tell whether something is under way that a stopping service lets finish."""
+
+    @abstractmethod
+    def deadline(self) -> tuple[float, Any]:
+        """Return when a silent client's time is up (in the loop's time), and the ending it then gets."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give back what the connection holds; called once, when nothing is being answered any more."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, object]:
+        """Return what the log says of this connection when it ends."""
+
+    # --- the transport's side ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin: greet, or tell that there is no room."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        peername = transport.get_extra_info("peername")
+        if not peername:  # it is gone already
+            self._transport.abort()
+            self.lost = True
+            return
+        settings = self.world.settings
+        self.peer = parse_peer(peername[0])
+        self.trusted = within(self.peer, settings.trusted)
+        self.session = self.open_session()
+        self.connections.every.add(self)
+        census = self.world.census
+        census.enter(None if self.trusted else self.peer)
+        crowd = not self.trusted and census.of(self.peer) > settings.sessionsperaddress
+        if crowd or census.total() > settings.socketmax:
+            self.session.to_send()  # instead of the greeting
+            self.end(self.overloaded, "too many connections")
+        else:
+            self.pump()
+        self._watch_clock()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client."""
+        if not self._closing:
+            self.session.receive(data)
+            if not self._answering:
+                self.pump()
+            else:
+                self._throttle()
+
+    def eof_received(self) -> bool:
+        """Half-closed by the client: what it asked before is still answered, then the connection ends."""
+        self._half_closed = True
+        return not self.lost and (self._answering or not self._writable)
+
+    def pause_writing(self) -> None:
+        """Stop making replies: the client does not take them."""
+        self._writable = False
+        self._progress = self.world.loop.time()
+        self._unsent = self._transport.get_write_buffer_size()
+
+    def resume_writing(self) -> None:
+        """Go on: the client took them."""
+        self._writable = True
+        self.last_used = self.world.loop.time()
+        if not self._answering:
+            self.pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give everything back, as soon as nothing is being answered."""
+        if self.lost:
+            return
+        self.lost = True
+        if exc is not None:
+            self.reason = "connection broken"
+        if self._timer is not None:
+            self._timer.cancel()
+        self.connections.every.discard(self)
+        self.world.census.leave(None if self.trusted else self.peer)
+        if not self._answering:
+            self._release()
+
+    # --- the session's side ---
+
+    def later(self) -> None:
+        """Say that the need will be answered later; then `supplied` must be called."""
+        self._answering = True
+
+    def supplied(self) -> None:
+        """Go on after a need was answered later."""
+        self._answering = False
+        if self.lost:
+            self._release()
+        else:
+            self.last_used = self.world.loop.time()
+            self.pump()
+
+    def pump(self) -> None:
+        """Let the session go on as far as it can: replies out, needs answered."""
+        session = self.session
+        try:
+            while self._writable and not self._answering and not self.lost:
+                data = session.to_send()
+                if data:
+                    self.sent += len(data)
+                    self._transport.write(data)
+                    continue
+                need = session.needs()
+                if need is None:
+                    break
+                self.answer(need)
+        except Exception as error:  # noqa: BLE001 - a defect here ends this connection and no other
+            self._fail(error)
+        if self.lost:
+            return
+        if session.commands != self._commands:
+            self._commands = session.commands
+            self.last_used = self.world.loop.time()
+        if (session.closed or self._half_closed) and self._writable and not self._answering:
+            self._finish()
+        else:
+            self._throttle()
+
+    def end(self, reason: Any, why: str) -> None:  # noqa: ANN401 - each protocol has its own endings
+        """End the connection from this side; the client is told where its protocol has room for it."""
+        if self.lost or self._closing:
+            return
+        self.reason = why
+        self.end_session(reason)
+        if self._answering:
+            return  # the answer comes first, then `pump` finishes
+        if self._writable:
+            self.pump()
+        elif self.session.closed:
+            self._transport.abort()  # it does not even take what it asked for
+
+    def drain(self) -> None:
+        """End the connection for a service that stops, unless something is under way."""
+        if not self.busy():
+            self.end(self.stopping, "service stopping")
+
+    def abort(self) -> None:
+        """End the connection without a word."""
+        if not self.lost:
+            self._transport.abort()
+
+    def _fail(self, error: Exception) -> None:
+        self.world.log.critical("defect", service=self.kind, error=type(error).__name__, detail=_where(error))
+        self.reason = "defect"
+        self._answering = False
+        self._transport.abort()
+
+    def _throttle(self) -> None:
+        """Read from the socket only while the session can use what comes."""
+        wanted = self.session.backlog < _MOST_UNUSED
+        if wanted != self._reading and not self._transport.is_closing():
+            self._reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _finish(self) -> None:
+        """Close, such that the last reply arrives (RFC 1122 §4.2.2.13: unread input would reset it)."""
+        if self._closing:
+            return
+        self._closing = True
+        self._progress = self.world.loop.time()
+        if self.session.said_quit or self._half_closed or not self._transport.can_write_eof():
+            self._transport.close()
+        else:
+            self._transport.write_eof()
+            if not self._reading:
+                self._reading = True
+                self._transport.resume_reading()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._watch_clock()
+
+    def _release(self) -> None:
+        self.release()
+        self.world.log.info(
+            self.kind, peer=self.peer, **self.facts(), sent=self.sent, seconds=self._age(), end=self.reason
+        )
+
+    def _age(self) -> str:
+        return f"{self.world.loop.time() - self.began:.3f}"
+
+    # --- the clock ---
+
+    def _watch_clock(self) -> None:
+        """Look whether time is up, and when to look again. One timer a connection, none a command."""
+        if self.lost:
+            return
+        now = self.world.loop.time()
+        unsent = self._transport.get_write_buffer_size()
+        ending: Any = None
+        if unsent and (self._closing or not self._writable):
+            if unsent < self._unsent:
+                self._progress = now
+            due = self._progress + self.world.settings.stalltime
+        elif self._closing:
+            due = self._progress + _LINGER
+        elif self._answering:
+            due = now + _LOOK_AGAIN
+        else:
+            due, ending = self.deadline()
+        self._unsent = unsent
+        if due > now:
+            self._timer = self.world.loop.call_at(min(due, now + _LOOK_AGAIN), self._watch_clock)
+        elif ending is None:
+            if not self._closing:
+                self.reason = "timed out"
+            self._transport.abort()
+        else:
+            self._timer = self.world.loop.call_later(_LOOK_AGAIN, self._watch_clock)
+            self.end(ending, "timed out")
+
+
+def _where(error: BaseException) -> str:
+    """Say where an error came up: no message and no values, since either may hold a secret."""
+    frames = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        frames.append(f"{traceback.tb_frame.f_code.co_name}:{traceback.tb_lineno}")
+        traceback = traceback.tb_next
+    return "/".join(frames)

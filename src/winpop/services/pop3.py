@@ -1,0 +1,233 @@
+"""A POP3 connection: the needs of its session answered from the methods and the store.
+
+Invariants: the maildrop lock is held from before the listing is made until the session is over, and given back
+before QUIT is answered; a session is known to the worker before its lock is looked at for the last time, so a lock
+that is set meanwhile always finds it.
+"""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from winpop import __version__
+from winpop.auth import methods
+from winpop.db import leases
+from winpop.protocol import pop3
+from winpop.protocol.pop3 import Ending
+from winpop.protocol.pop3.session import State
+from winpop.services.connection import Connection
+from winpop.store import maildrops, sweep
+from winpop.store.maildrops import BlobReader, Maildrop, Removed
+from winpop.terms.refusals import Refusal
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Pop3Connection(Connection):
+    """One client that fetches mail."""
+
+    kind = "pop3"
+    overloaded = Ending.OVERLOADED
+    idle = Ending.IDLE
+    stopping = Ending.STOPPING
+    broken = Ending.UNAVAILABLE
+    session: pop3.Session
+
+    def open_session(self) -> pop3.Session:
+        """Make the session; passwords in clear come from trusted networks only."""
+        settings = self.world.settings
+        self.user = ""
+        self.maildrop: Maildrop | None = None
+        self.retrieved = 0
+        self.removed = 0
+        self._source: BlobReader | None = None
+        self._source_read = False
+        self._logon: asyncio.Task[None] | None = None
+        limits = pop3.Limits(settings.linelength, settings.failuremax, settings.errormax)
+        return pop3.Session(limits, plaintext=self.trusted, implementation=f"winpop-{__version__}")
+
+    def answer(self, need: pop3.Need) -> None:
+        """See to a logon, a message's bytes, or the update."""
+        match need:
+            case pop3.Logon(name, password):
+                self.later()
+                self._logon = self.world.loop.create_task(self._log_on(name, password))
+            case pop3.Fetch(index):
+                self._fetch(index)
+            case pop3.Update(indexes):
+                self._update(indexes)
+
+    def end_session(self, reason: Ending) -> None:
+        """End the session."""
+        self.session.end(reason)
+        self._close_source()
+
+    def busy(self) -> bool:
+        """Tell whether somebody is logged on or logging on."""
+        return self.session.state is not State.AUTHORIZATION or self.session.needs() is not None
+
+    def deadline(self) -> tuple[float, Ending]:
+        """Before the logon: so long after the beginning, whatever is sent. Then: autologout (RFC 1939 §3)."""
+        settings = self.world.settings
+        if self.session.state is State.AUTHORIZATION:
+            return self.began + settings.logontime, Ending.SLOW_LOGON
+        return self.last_used + settings.autologout, Ending.IDLE
+
+    def release(self) -> None:
+        """Give back the maildrop lock and the open file."""
+        self._close_source()
+        self._leave_maildrop()
+
+    def facts(self) -> dict[str, object]:
+        """Return what the log says."""
+        return {"user": self.user or "-", "retrieved": self.retrieved, "removed": self.removed}
+
+    # --- logon ---
+
+    async def _log_on(self, name: str, password: bytes) -> None:
+        """Credentials first, then the administrative lock, then the maildrop lock."""
+        answer: pop3.Answer
+        try:
+            verdict = await self.world.method.check(name, password)
+            # From here on no other task of this worker runs before the session is known to it.
+            answer = self._enter(verdict)
+        except Refusal as refusal:
+            self.world.log.warning("logon", user=name, peer=self.peer, error=refusal.code)
+            self._leave_maildrop()
+            answer = pop3.Unavailable()
+        except Exception as error:  # noqa: BLE001 - a defect ends this connection and no other
+            self._fail(error)
+            return
+        if not isinstance(answer, pop3.Opened):
+            self.world.log.warning("logon", user=name, peer=self.peer, refused=type(answer).__name__)
+        self.session.supply(answer)
+        self.supplied()
+
+    def _enter(self, verdict: methods.Verdict) -> pop3.Answer:
+        match verdict:
+            case methods.Stranger():
+                return pop3.Refused()
+            case methods.CannotSay():
+                return pop3.Unavailable()
+            case methods.Known(mailbox):
+                if mailbox.locked:
+                    return pop3.Locked(mailbox.locked)
+                if self.lost or self.session.closed:
+                    return pop3.Unavailable()
+                if not self.world.leases.take(leases.mailbox_number(mailbox.id)):
+                    return pop3.InUse()
+                self.user = str(mailbox.address)
+                self.maildrop = Maildrop(mailbox.id, (), self.session.listing)
+                self.connections.logged_on[mailbox.id] = self
+                self.maildrop = maildrops.open_maildrop(self.world.reader, mailbox.id)
+                return pop3.Opened(self.maildrop.listing)
+
+    def _leave_maildrop(self) -> None:
+        if self.maildrop is not None:
+            mailbox_id = self.maildrop.mailbox_id
+            del self.connections.logged_on[mailbox_id]
+            self.world.leases.free(leases.mailbox_number(mailbox_id))
+            self.maildrop = None
+
+    # --- a message ---
+
+    def _fetch(self, index: int) -> None:
+        if self._source is not None:
+            self.later()
+            self._source_read = True
+            self.world.in_thread(self._source.read, self._piece_read)
+            return
+        assert self.maildrop is not None
+        try:
+            stored = maildrops.find(self.world.reader, self.maildrop.messages[index])
+        except Refusal:
+            self.session.supply(pop3.Unreadable())
+            return
+        if stored is None:
+            self.session.supply(pop3.Unreadable(permanent=True))
+        elif stored.blob is None:
+            assert stored.octets is not None
+            self.retrieved += 1
+            self.session.supply(pop3.Piece(stored.prefix + stored.octets, last=True, plain=stored.plain))
+        else:
+            self.retrieved += 1
+            self._plain = stored.plain
+            self.later()
+            self.session.supply(pop3.Piece(stored.prefix, last=False, plain=True))
+            if self.session.needs() is None:  # TOP had enough
+                self.supplied()
+            else:
+                self.world.in_thread(partial(BlobReader, self.world.blobs, stored.blob), self._opened)
+
+    def _opened(self, source: BlobReader | BaseException) -> None:
+        if isinstance(source, BaseException):
+            self._unreadable(source)
+        else:
+            self._source = source
+            self._after_reading()
+
+    def _piece_read(self, piece: tuple[bytes, bool] | BaseException) -> None:
+        self._source_read = False
+        if isinstance(piece, BaseException):
+            self._unreadable(piece)
+        else:
+            data, last = piece
+            self.session.supply(pop3.Piece(data, last=last, plain=self._plain))
+            self._after_reading()
+
+    def _after_reading(self) -> None:
+        if self.session.needs() is None:
+            self._close_source()
+        self.supplied()
+
+    def _unreadable(self, error: BaseException) -> None:
+        self._close_source()
+        self.world.log.critical("unreadable", user=self.user, error=type(error).__name__)
+        self.session.supply(pop3.Unreadable(permanent=isinstance(error, FileNotFoundError)))
+        self.supplied()
+
+    def _close_source(self) -> None:
+        """Close the file, unless a thread is reading it: then its answer does."""
+        if self._source is not None and not self._source_read:
+            self._source.close()
+            self._source = None
+
+    # --- update ---
+
+    def _update(self, indexes: tuple[int, ...]) -> None:
+        """Remove what was marked, and free the maildrop lock, before QUIT is answered."""
+        assert self.maildrop is not None
+        if not indexes:
+            self._leave_maildrop()
+            self.session.supply(pop3.Updated())
+            return
+        mailbox_id = self.maildrop.mailbox_id
+        messages = [self.maildrop.messages[index] for index in indexes]
+        self.later()
+        self.world.writer.submit(lambda tx: maildrops.expunge(tx, mailbox_id, messages), self._updated)
+
+    def _updated(self, outcome: Removed | Exception) -> None:
+        match outcome:
+            case Removed(missing=True):
+                answer: pop3.Answer = pop3.Refused()
+            case Removed(locked=str(what)):
+                answer = pop3.Locked(what)
+            case Removed(blobs=blobs):
+                self.removed = len(self.session.deleted)
+                self._discard(blobs)
+                answer = pop3.Updated()
+            case error:
+                self.world.log.critical("update failed", user=self.user, error=error)
+                answer = pop3.Unavailable()
+        self._leave_maildrop()
+        self.session.supply(answer)
+        self.supplied()
+
+    def _discard(self, blobs: tuple[str, ...]) -> None:
+        """Unlink blobs after the commit that discarded them; what fails here a later sweep does."""
+        world = self.world
+        if blobs:
+            world.in_thread(
+                lambda: sweep.unlink(world.blobs, blobs),
+                lambda _: world.writer.submit(lambda tx: sweep.forget(tx, blobs), lambda _: None),
+            )

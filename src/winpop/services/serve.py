@@ -1,0 +1,114 @@
+"""The word `winpop serve`: one service of one home, in the foreground.
+
+Invariants: a home has one service at a time (a lease); what needs root is done first, and then root is given up for
+the owner of the home, so that no process that parses bytes from the network has it.
+"""
+
+import json
+import os
+import socket
+import sys
+
+from winpop.db.home import Home, become_owner
+from winpop.db.leases import SERVICE, Leases
+from winpop.db.sqlite import Sqlite
+from winpop.directory import settings as settings_table
+from winpop.directory.settings import Settings
+from winpop.services import listeners as listening
+from winpop.services.census import Census
+from winpop.services.master import Master, Service
+from winpop.services.worker import run_loop, serve
+from winpop.services.world import mail_root
+from winpop.telemetry.log import Log
+from winpop.terms.refusals import Refusal, out_of_reach, readable
+
+
+def run(home: Home, overrides: dict[str, str], workers: int | None, *, as_json: bool = False) -> int:
+    """Serve until SIGTERM; return the exit status. Raises `Refusal` when it cannot begin.
+
+    `overrides` are settings of listeners for this run; `workers` 0 serves from this process itself, None takes
+    the setting.
+    """
+    home.make()
+    settings = _settings(home, overrides)
+    endpoints = listening.wanted(settings)
+    if not endpoints:
+        raise out_of_reach(
+            "nothing-to-serve", "Every listener is off; give one an address, such as --pop3 127.0.0.1:1110."
+        )
+    log = Log(settings.logging)
+    for name in listening.NOT_BUILT:
+        if getattr(settings, name) is not None:
+            log.warning("not built", listener=name, detail="this version does not have it; the others serve")
+    listeners = listening.bind(endpoints, settings.socketbacklog)
+    try:
+        become_owner(home.path)
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            log.warning("root", detail="the home belongs to root, so the service runs as root; chown it to a user")
+        leases = _only_service(home)
+        try:
+            Census.make(home.census)
+            mail_root(home, settings).make()
+            return _serve(Service(home, overrides, listeners, endpoints, workers), log, as_json=as_json)
+        finally:
+            leases.close()
+    finally:
+        for listener in listeners.values():
+            listener.close()
+
+
+def _serve(service: Service, log: Log, *, as_json: bool) -> int:
+    def ready(workers: int) -> None:
+        _say_ready(service.home, service.listeners, workers, as_json=as_json)
+
+    if service.workers == 0 or sys.platform == "win32":
+        if service.workers != 0:
+            log.info("one process", detail="this system cannot hand sockets to workers, so this process serves alone")
+        return run_loop(
+            serve(
+                service.home,
+                overrides=service.overrides,
+                row=0,
+                listeners=service.listeners,
+                ready=lambda: ready(0),
+            )
+        )
+    return run_loop(_keep(service, log, ready))
+
+
+async def _keep(service: Service, log: Log, ready: object) -> int:
+    return await Master(service, log).run(ready)  # type: ignore[arg-type]
+
+
+def _settings(home: Home, overrides: dict[str, str]) -> Settings:
+    database = Sqlite(home)
+    try:
+        return settings_table.load(database, overrides)
+    finally:
+        database.close()
+
+
+def _only_service(home: Home) -> Leases:
+    leases = Leases(home.leases)
+    if not leases.take(SERVICE):
+        leases.close()
+        raise Refusal(
+            "service-running",
+            f"A service runs on {readable(str(home.path))} already; stop that one, or take another home.",
+        )
+    return leases
+
+
+def _say_ready(home: Home, listeners: dict[str, socket.socket], workers: int, *, as_json: bool) -> None:
+    names = {name: listening.name_of(listener) for name, listener in listeners.items()}
+    if as_json:
+        line = json.dumps({"ready": names, "workers": workers, "home": str(home.path)})
+    else:
+        shown = ", ".join(f"{name} {place}" for name, place in names.items())
+        count = "one process" if workers == 0 else f"{workers} worker{'s' if workers > 1 else ''}"
+        line = f"winpop is ready: {shown}; {count}; home {readable(str(home.path))}"
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except OSError:
+        pass  # nobody reads it; serving goes on

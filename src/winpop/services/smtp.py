@@ -1,0 +1,208 @@
+"""An SMTP or LMTP connection: recipients looked up in the directory, messages delivered to the store.
+
+Invariant: a message is acknowledged only after the commit that made it durable for its recipients; what is not
+acknowledged leaves nothing behind but what a sweep removes.
+"""
+
+import secrets
+from datetime import UTC, datetime
+
+from winpop.db.contract import Transaction
+from winpop.directory import domains, mailboxes
+from winpop.protocol import smtp
+from winpop.protocol.smtp import Ending
+from winpop.protocol.smtp.trace import trace
+from winpop.services.connection import Connection
+from winpop.store.blobs import Content, Draft
+from winpop.store.delivery import deliver
+from winpop.terms.mail import Envelope
+from winpop.terms.names import Address, DomainName
+from winpop.terms.refusals import Refusal
+
+_POSTMASTER = "postmaster"
+
+
+class SmtpConnection(Connection):
+    """One client that brings mail."""
+
+    kind = "smtp"
+    lmtp = False
+    overloaded = Ending.OVERLOADED
+    idle = Ending.IDLE
+    stopping = Ending.STOPPING
+    broken = Ending.UNAVAILABLE
+    session: smtp.Session
+
+    def open_session(self) -> smtp.Session:
+        """Make the session."""
+        settings = self.world.settings
+        self.delivered = 0
+        self._draft: Draft | None = None
+        self._draft_began = 0.0
+        limits = smtp.Limits(
+            line=settings.smtplinelength,
+            message=settings.messagesize,
+            recipients=settings.recipientmax,
+            errors=settings.errormax,
+            hops=settings.hopmax,
+        )
+        return smtp.Session(limits, hostname=settings.hostname, lmtp=self.lmtp)
+
+    def answer(self, need: smtp.Need) -> None:
+        """See to a recipient, or to a message's body."""
+        match need:
+            case smtp.Verify(mailbox, domain):
+                self.session.supply(self._verify(mailbox, domain))
+            case smtp.Open():
+                self._draft = Draft(self.world.blobs)
+                self._draft_began = self.world.loop.time()
+                self.session.supply(smtp.Done())
+            case smtp.Write(data):
+                self._write(data)
+            case smtp.Abandon():
+                self._drop_draft()
+                self.session.supply(smtp.Done())
+            case smtp.Commit(envelope, plain):
+                self._commit(envelope, plain=plain)
+
+    def end_session(self, reason: Ending) -> None:
+        """End the session."""
+        self.session.end(reason)
+
+    def busy(self) -> bool:
+        """Tell whether a message is coming in."""
+        return self.session.in_transaction or self.session.needs() is not None
+
+    def deadline(self) -> tuple[float, Ending]:
+        """Bound the time of a message as a whole, and of silence anywhere."""
+        settings = self.world.settings
+        silent = self.last_used + settings.smtptimeout
+        if self.session.receiving:
+            return min(silent, self._draft_began + settings.datatime), Ending.SLOW
+        return silent, Ending.IDLE
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; those of a message's body are a sign of life as a command is."""
+        if self.session.receiving:
+            self.last_used = self.world.loop.time()
+        super().data_received(data)
+
+    def release(self) -> None:
+        """Drop an unfinished message."""
+        self._drop_draft()
+
+    def facts(self) -> dict[str, object]:
+        """Return what the log says."""
+        return {"helo": self.session.helo or "-", "delivered": self.delivered}
+
+    # --- recipients ---
+
+    def _verify(self, mailbox: str, domain: str) -> smtp.Answer:
+        try:
+            return self._verdict(mailbox, domain)
+        except Refusal as refusal:
+            return smtp.Unavailable(full=refusal.code == "disk-full")
+
+    def _verdict(self, mailbox: str, domain: str) -> smtp.Answer:
+        """Say whose mailbox this is. A lock does not matter: mail for a locked mailbox comes in."""
+        reader, postmaster = self.world.reader, self.world.settings.postmaster
+        if not domain:  # a bare postmaster, RFC 5321 §4.5.1
+            found = mailboxes.look_up(reader, postmaster) if postmaster else None
+            return smtp.Accepted(found.address) if found else smtp.Unknown()
+        try:
+            name = DomainName.parse(domain)
+        except Refusal:
+            return smtp.Foreign()
+        if not domains.exists(reader, name):
+            return smtp.Foreign()
+        try:
+            found = mailboxes.look_up(reader, Address.parse(f"{mailbox}@{domain}"))
+        except Refusal:
+            return smtp.Unknown()
+        if found is None and postmaster and mailbox.lower() == _POSTMASTER:
+            found = mailboxes.look_up(reader, postmaster)
+        return smtp.Accepted(found.address) if found else smtp.Unknown()
+
+    # --- a message ---
+
+    def _write(self, data: bytes) -> None:
+        draft = self._draft
+        assert draft is not None
+        if draft.fits(data):
+            draft.write(data)
+            self.session.supply(smtp.Done())
+        else:
+            self.later()
+            self.world.in_thread(lambda: draft.write(data), self._written)
+
+    def _written(self, outcome: BaseException | None) -> None:
+        if outcome is None:
+            self.session.supply(smtp.Done())
+        else:
+            self.session.supply(self._unavailable(outcome))
+        self.supplied()
+
+    def _commit(self, envelope: Envelope, *, plain: bool) -> None:
+        draft, self._draft = self._draft, None
+        assert draft is not None
+        self.later()
+        if draft.in_memory:
+            self._deliver(envelope, draft.finish(), plain=plain)
+        else:
+            self.world.in_thread(draft.finish, lambda outcome: self._placed(envelope, outcome, plain=plain))
+
+    def _placed(self, envelope: Envelope, outcome: Content | BaseException, *, plain: bool) -> None:
+        if isinstance(outcome, Content):
+            self._deliver(envelope, outcome, plain=plain)
+        else:
+            self.session.supply(self._unavailable(outcome))
+            self.supplied()
+
+    def _deliver(self, envelope: Envelope, content: Content, *, plain: bool) -> None:
+        identifier = secrets.token_hex(8)
+        prefix = trace(
+            sender=envelope.sender,
+            recipients=envelope.recipients,
+            helo=self.session.helo,
+            ip=str(self.peer),
+            hostname=self.world.settings.hostname,
+            protocol="LMTP" if self.lmtp else "ESMTP" if self.session.esmtp else "SMTP",
+            identifier=identifier,
+            when=datetime.now(UTC),
+        )
+
+        def work(transaction: Transaction) -> tuple[bool, ...]:
+            return deliver(transaction, envelope.recipients, content, prefix, plain=plain)
+
+        def then(outcome: tuple[bool, ...] | Exception) -> None:
+            if isinstance(outcome, tuple):
+                self.delivered += sum(outcome)
+                self.world.log.info(
+                    "delivered",
+                    id=identifier,
+                    sender=envelope.sender or "<>",
+                    recipients=sum(outcome),
+                    size=content.size,
+                )
+                self.session.supply(smtp.Committed(outcome))
+            else:
+                self.session.supply(self._unavailable(outcome))
+            self.supplied()
+
+        self.world.writer.submit(work, then)
+
+    def _unavailable(self, error: BaseException) -> smtp.Unavailable:
+        self.world.log.critical("delivery failed", error=error)
+        return smtp.Unavailable(full=isinstance(error, Refusal) and error.code == "disk-full")
+
+    def _drop_draft(self) -> None:
+        if self._draft is not None:
+            self._draft.discard()
+            self._draft = None
+
+
+class LmtpConnection(SmtpConnection):
+    """One client that hands mail over by LMTP (RFC 2033)."""
+
+    kind = "lmtp"
+    lmtp = True

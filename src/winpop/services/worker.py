@@ -1,0 +1,231 @@
+"""One worker: an event loop, the connections it accepted, and an eye on the database.
+
+Invariant: what an administrator has committed holds here within a second, with nobody telling: the worker looks at
+the database's change counter, and at a change takes the settings and ends the sessions that a lock or a deletion
+concerns. As a program (`python -m winpop.services.worker`) it is the master's child: its orders come as one JSON line
+on standard input, and when that ends (the master asks for a drain, or is dead) it drains and exits.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from winpop.db.home import Home
+from winpop.directory import mailboxes
+from winpop.protocol.pop3 import Ending
+from winpop.services.connection import Connection, Connections
+from winpop.services.pop3 import Pop3Connection
+from winpop.services.smtp import LmtpConnection, SmtpConnection
+from winpop.services.world import World
+from winpop.terms.refusals import Refusal
+
+_LOOK = 0.2
+"""Seconds between two looks at the database's change counter, and at the census while no more is accepted."""
+_LOG_DELAY = 0.05
+
+PROTOCOLS: dict[str, type[Connection]] = {"pop3": Pop3Connection, "smtp": SmtpConnection, "lmtp": LmtpConnection}
+
+
+class Worker:
+    """Serves the given listening sockets until it is asked to stop."""
+
+    def __init__(self, world: World, listeners: dict[str, socket.socket]) -> None:
+        self.world = world
+        self.connections = Connections()
+        self._listeners = listeners
+        self._servers: list[asyncio.Server] = []
+        self._stopping = asyncio.Event()
+        self._version = world.reader.version()
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Accept, say so, serve until `stop`, drain."""
+        world = self.world
+        world.log.defer = lambda flush: world.loop.call_later(_LOG_DELAY, flush)
+        await self._accept()
+        ready()
+        look = world.loop.create_task(self._look())
+        await self._stopping.wait()
+        look.cancel()
+        self._accept_no_more()
+        await self._drain()
+
+    def stop(self) -> None:
+        """Begin to drain; a second call lets no session finish."""
+        if self._stopping.is_set():
+            for connection in list(self.connections.every):
+                connection.abort()
+        self._stopping.set()
+
+    # --- accepting ---
+
+    async def _accept(self) -> None:
+        """Accept on every listener; the server gets a duplicate, so that closing it keeps the listener."""
+        for name, listener in self._listeners.items():
+            make = PROTOCOLS[name]
+            server = await self.world.loop.create_server(
+                lambda make=make: make(self.world, self.connections),  # type: ignore[misc]
+                sock=listener.dup(),
+                backlog=self.world.settings.socketbacklog,
+            )
+            self._servers.append(server)
+
+    def _accept_no_more(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def _mind_the_total(self) -> None:
+        """At `socketmax` connections wait in the backlog; when enough have ended they are accepted."""
+        settings = self.world.settings
+        total = self.world.census.total()
+        if self._servers and total >= settings.socketmax:
+            self._accept_no_more()
+            self.world.log.warning("full", sessions=total)
+        elif not self._servers and total <= max(settings.socketmax - settings.socketthreshold, 0):
+            await self._accept()
+
+    # --- the change feed ---
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK)
+            try:
+                self._take_changes()
+                await self._mind_the_total()
+            except Refusal as refusal:
+                self.world.log.critical("database", code=refusal.code, error=refusal)
+            except OSError as error:
+                self.world.log.critical("listener", error=error)
+
+    def _take_changes(self) -> None:
+        world = self.world
+        version = world.reader.version()
+        if version == self._version:
+            return
+        generation = world.changes()
+        if generation != world.generation:
+            world.take_settings()
+            self._end_sessions()
+            world.generation = generation
+        self._version = version  # last: what failed on the way is looked at again
+
+    def _end_sessions(self) -> None:
+        """End the sessions whose mailbox was locked or deleted."""
+        logged_on = self.connections.logged_on
+        now = mailboxes.by_id(self.world.reader, list(logged_on))
+        for mailbox_id, connection in list(logged_on.items()):
+            mailbox = now.get(mailbox_id)
+            if mailbox is None:
+                connection.end(Ending.MAILBOX_DELETED, "mailbox deleted")
+            elif mailbox.domain_locked:
+                connection.end(Ending.DOMAIN_LOCKED, "domain locked")
+            elif mailbox.own_lock:
+                connection.end(Ending.MAILBOX_LOCKED, "mailbox locked")
+
+    # --- stopping ---
+
+    async def _drain(self) -> None:
+        """Let what is under way finish, within `draintime`; end the rest."""
+        loop = self.world.loop
+        until = loop.time() + self.world.settings.draintime
+        while self.connections.every and loop.time() < until:
+            for connection in list(self.connections.every):
+                connection.drain()
+            await asyncio.sleep(0.05)
+        for connection in list(self.connections.every):
+            connection.end(connection.stopping, "service stopping")
+        await asyncio.sleep(0.05)
+        for connection in list(self.connections.every):
+            connection.abort()
+        await asyncio.sleep(0)  # connections are told that they are lost
+
+
+def run_loop(main: Coroutine[Any, Any, int]) -> int:
+    """Run `main` in the quickest event loop there is."""
+    try:
+        import uvloop  # absent on Windows
+    except ImportError:
+        return asyncio.run(main)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+async def serve(  # noqa: PLR0913 - the orders of a worker, each by name
+    home: Home,
+    *,
+    overrides: dict[str, str],
+    row: int,
+    listeners: dict[str, socket.socket],
+    ready: Callable[[], None],
+    orders_end: int | None = None,
+) -> int:
+    """Be a worker until SIGTERM, SIGINT, or the end of the stream with descriptor `orders_end`."""
+    loop = asyncio.get_running_loop()
+    world = World(home, overrides, row, loop)
+    try:
+        worker = Worker(world, listeners)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                loop.add_signal_handler(number, worker.stop)
+            except NotImplementedError:  # Windows
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(worker.stop))
+        if orders_end is not None:
+            loop.add_reader(orders_end, lambda: _on_end(loop, orders_end, worker))
+        await worker.run(ready)
+    finally:
+        world.close()
+    return 0
+
+
+def _on_end(loop: asyncio.AbstractEventLoop, descriptor: int, worker: Worker) -> None:
+    if not os.read(descriptor, 1024):
+        loop.remove_reader(descriptor)
+        worker.stop()
+
+
+def main() -> int:
+    """Be the master's child."""
+    orders = json.loads(_first_line(sys.stdin.fileno()))
+    listeners = {name: socket.socket(fileno=descriptor) for name, descriptor in orders["listeners"].items()}
+    # Ctrl-C reaches the whole group; the master alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return run_loop(
+            serve(
+                Home(Path(orders["home"])),
+                overrides=orders["overrides"],
+                row=orders["row"],
+                listeners=listeners,
+                ready=lambda: _say({"ready": True}),
+                orders_end=sys.stdin.fileno(),
+            )
+        )
+    except Refusal as refusal:
+        _say({"code": refusal.code, "sentence": refusal.sentence, "kind": int(refusal.kind)})
+        return int(refusal.kind)
+
+
+def _first_line(descriptor: int) -> bytes:
+    """Read up to the first line end and no byte further: what comes after is watched by the loop."""
+    line = b""
+    while not line.endswith(b"\n"):
+        octet = os.read(descriptor, 1)
+        if not octet:
+            sys.exit(0)
+        line += octet
+    return line
+
+
+def _say(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
