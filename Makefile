@@ -1,0 +1,42 @@
+# Two commands for newcomers: `make run` and `make test`. Everything they install goes into .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+POP3   ?= 127.0.0.1:1110
+SMTP   ?= 127.0.0.1:2525
+
+.PHONY: help run test lint docs clean
+
+help:
+	@echo "make run    start a demonstration: a domain, two mailboxes, a message (POP3=$(POP3) SMTP=$(SMTP))"
+	@echo "make test   lint, types, floors and all tests"
+	@echo "make lint   the first three of them"
+	@echo "make docs   write again the documents that are made from the code"
+	@echo "make clean  remove $(VENV) and the demonstration"
+
+run: $(VENV)/installed
+	@$(BIN)/python tools/demonstration.py $(POP3) $(SMTP)
+
+test: lint
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/installed-dev
+	$(BIN)/python tools/rfc_index.py --write
+
+clean:
+	rm -rf $(VENV) .demo
+
+$(VENV)/installed: pyproject.toml tools/environment.sh
+	@sh tools/environment.sh $(PYTHON) $(VENV) .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@sh tools/environment.sh $(PYTHON) $(VENV) '.[dev]'
+	@touch $@
