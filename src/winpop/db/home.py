@@ -43,14 +43,21 @@ class Home:
         """The mail root, unless the setting `mailroot` names another."""
         return self.path / "mail"
 
+    def mail_root(self, setting: str) -> Path:
+        """Return the mail root, given the value of the setting `mailroot`."""
+        return Path(setting) if setting else self.mail
+
     def exists(self) -> bool:
         """Tell whether there is an installation here. Raises `Refusal` (`not-permitted`)."""
         try:
-            return self.database.exists()
+            self.database.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         except PermissionError:
             raise not_permitted(self.path) from None
         except OSError as error:
             raise out_of_reach("bad-home", f"{readable(str(self.path))} cannot be a home: {error.strerror}.") from None
+        return True
 
     def make(self) -> None:
         """Make the directory when it is missing, and refuse one that others may write in."""
@@ -74,15 +81,21 @@ class Home:
 def become_owner(path: Path) -> None:
     """Give up root for good, for the owner of `path`, so that nothing in a home ever belongs to root by accident.
 
-    Does nothing for others than root, for a home of root's own, and where there are no such users (Windows).
+    Does nothing for others than root, for a home that is missing or root's own, and where there are no such users
+    (Windows). Raises `Refusal` (`not-permitted`).
     """
     if sys.platform == "win32" or os.geteuid() != 0:
         return
-    owner = path.stat()
-    if owner.st_uid != 0:
-        os.setgroups([])
-        os.setgid(owner.st_gid)
-        os.setuid(owner.st_uid)
+    try:
+        owner = path.stat()
+        if owner.st_uid != 0:
+            os.setgroups([])
+            os.setgid(owner.st_gid)
+            os.setuid(owner.st_uid)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError:
+        raise not_permitted(path) from None
 
 
 def not_permitted(path: Path) -> Refusal:

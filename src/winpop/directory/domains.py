@@ -40,6 +40,12 @@ def every(reader: Reader) -> list[Domain]:
     return [_domain(row) for row in reader.all(f"{_SELECT} ORDER BY domain.name")]
 
 
+def mailbox_counts(reader: Reader) -> dict[int, int]:
+    """Return how many mailboxes each domain has, by the domain's identifier; a domain without any is absent."""
+    rows = reader.all("SELECT domain_id, count(*) FROM mailbox GROUP BY domain_id")
+    return {domain: count for domain, count in rows if isinstance(domain, int) and isinstance(count, int)}
+
+
 def add(transaction: Transaction, name: DomainName) -> None:
     """Make a domain. Raises `Refusal` (`domain-exists`)."""
     if exists(transaction, name):

@@ -67,6 +67,27 @@ def by_id(reader: Reader, identifiers: Iterable[int]) -> dict[int, Mailbox]:
     return found
 
 
+def of_domain(reader: Reader, domain: Domain) -> list[Mailbox]:
+    """Return the mailboxes of a domain by name."""
+    return [_mailbox(row) for row in reader.all(f"{_SELECT} WHERE domain.id = ? ORDER BY mailbox.name", domain.id)]
+
+
+def count(reader: Reader, domain: Domain | None = None) -> tuple[int, int]:
+    """Return how many mailboxes there are, on the server or in a domain, and how many of them a lock holds."""
+    where, parameters = ("", ()) if domain is None else ("WHERE mailbox.domain_id = ?", (domain.id,))
+    row = reader.one(
+        "SELECT count(*), count(coalesce(domain_lock.domain_id, mailbox_lock.mailbox_id)) FROM mailbox "
+        "LEFT JOIN domain_lock ON domain_lock.domain_id = mailbox.domain_id "
+        f"LEFT JOIN mailbox_lock ON mailbox_lock.mailbox_id = mailbox.id {where}",
+        *parameters,
+    )
+    assert row is not None
+    every, locked = row
+    assert isinstance(every, int)
+    assert isinstance(locked, int)
+    return every, locked
+
+
 def add(transaction: Transaction, domain: Domain, address: Address, password_hash: str) -> None:
     """Make a mailbox with its account. Raises `Refusal` (`mailbox-exists`)."""
     if look_up(transaction, address) is not None:

@@ -94,14 +94,17 @@ def _address(text: str) -> Address | None:
     return None if text.lower() == "none" else Address.parse(text)
 
 
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+
+
 def _hostname(text: str) -> str:
-    if len(text) > 253 or not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?", text):  # noqa: PLR2004 - RFC 1035 §2.3.4
+    if len(text) > 253 or not re.fullmatch(rf"{_LABEL}(?:\.{_LABEL})*", text):  # noqa: PLR2004 - RFC 1035 §2.3.4
         raise _bad(text, "take a host name such as mail.example.com")
     return text.lower()
 
 
 def _path(text: str) -> str:
-    if "\0" in text:
+    if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):  # the database keeps UTF-8
         raise _bad(text, "take the path of a directory")
     return text
 
@@ -211,6 +214,8 @@ LATER = {
 }
 """Settings of parts that come later; they can be read and not yet be set."""
 
+_METHODS_OF_LATER = {1: "Local accounts", 2: "Active Directory"}
+
 
 def find(name: str) -> Setting:
     """Return the setting of that name, in any case. Raises `Refusal` (`no-such-setting`)."""
@@ -247,10 +252,13 @@ def store(transaction: Transaction, values: dict[str, str]) -> None:
     for name, text in values.items():
         if name in LATER:
             raise Refusal("not-yet", f"{LATER[name]} is not part of this version yet, so {name} cannot be set.")
-        if name == "auth" and text in {"1", "2"}:
-            method = {"1": "Local accounts", "2": "Active Directory"}[text]
-            raise Refusal("not-yet", f"{method} authentication is not part of this version yet; auth stays 3.")
-        SETTINGS[name].read(text)
+        # An empty default stands for something that is found at run time.
+        value = SETTINGS[name].read(text) if text != SETTINGS[name].default else None
+        if name == "auth" and value in _METHODS_OF_LATER:
+            raise Refusal(
+                "not-yet",
+                f"{_METHODS_OF_LATER[value]} authentication is not part of this version yet; auth stays 3.",
+            )
     after = load(transaction, values)
     _check_sockets(after)
     for name, text in values.items():

@@ -102,7 +102,7 @@ def expunge(transaction: Transaction, mailbox_id: int, messages: Sequence[int]) 
         return Removed(missing=True)
     if mailbox.locked:
         return Removed(locked=mailbox.locked)
-    return Removed(tuple(_remove(transaction, messages)))
+    return Removed(tuple(_remove(transaction, messages, "AND mailbox_id = ?", mailbox_id)))
 
 
 def empty(transaction: Transaction, mailbox: Mailbox) -> list[str]:
@@ -126,17 +126,36 @@ def totals(reader: Reader, where: str = "", *parameters: int) -> tuple[int, int]
     return messages, octets
 
 
+def totals_of_domain(reader: Reader, domain_id: int) -> tuple[int, int]:
+    """Return how many messages a domain has and their octets."""
+    return totals(reader, "JOIN mailbox ON mailbox.id = message.mailbox_id WHERE mailbox.domain_id = ?", domain_id)
+
+
+def totals_by_mailbox(reader: Reader, domain_id: int) -> dict[int, tuple[int, int]]:
+    """Return messages and octets by mailbox identifier, for the mailboxes of a domain that have mail."""
+    rows = reader.all(
+        "SELECT mailbox.id, count(*), sum(message.size) FROM mailbox "
+        "JOIN message ON message.mailbox_id = mailbox.id WHERE mailbox.domain_id = ? GROUP BY mailbox.id",
+        domain_id,
+    )
+    return {
+        mailbox: (messages, octets)
+        for mailbox, messages, octets in rows
+        if isinstance(mailbox, int) and isinstance(messages, int) and isinstance(octets, int)
+    }
+
+
 def _remove_all(transaction: Transaction, sql: str, owner: int) -> list[str]:
     return _remove(transaction, [row[0] for row in transaction.all(sql, owner) if isinstance(row[0], int)])
 
 
-def _remove(transaction: Transaction, messages: Iterable[int]) -> list[str]:
+def _remove(transaction: Transaction, messages: Iterable[int], only: str = "", *parameters: int) -> list[str]:
     discarded: list[str] = []
     for some in _by(500, messages):
         marks = ", ".join("?" * len(some))
-        sql = f"SELECT DISTINCT body_id FROM message WHERE id IN ({marks})"
-        bodies = [row[0] for row in transaction.all(sql, *some)]
-        transaction.run(f"DELETE FROM message WHERE id IN ({marks})", *some)
+        those = f"FROM message WHERE id IN ({marks}) {only}"
+        bodies = [row[0] for row in transaction.all(f"SELECT DISTINCT body_id {those}", *some, *parameters)]
+        transaction.run(f"DELETE {those}", *some, *parameters)
         marks = ", ".join("?" * len(bodies))
         unused = (
             f"FROM body WHERE id IN ({marks}) AND NOT EXISTS (SELECT 1 FROM message WHERE message.body_id = body.id)"

@@ -1,0 +1,113 @@
+"""What an operation is: a record in a table, from which each face makes its own form of it.
+
+Invariant: an operation's function is called with exactly the arguments and switches of its record, each read once.
+A function is given a `Look` (it reads), a `Work` (it changes, inside one transaction), or, where a switch brings
+many things at once, `Batches`.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from winpop.admin.outcomes import Outcome
+from winpop.db.contract import Database, Reader, Transaction
+from winpop.db.home import Home
+
+Secret = Callable[[], str]
+"""A password, as a function that gives it: it stands in no repr and no traceback, and it is only asked for when
+everything else was understood and is permitted. Raises `Refusal` where none can be had."""
+
+Given = Mapping[str, str | Secret | BinaryIO]
+"""What a face was given, by the names of arguments and switches; a switch without a value is the empty text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a reading operation works with: a snapshot of the installation in `home`."""
+
+    home: Home
+    reader: Reader
+
+
+Later = Callable[[Database], str | None]
+"""Work for after the commit; it returns a note when something of it is left to be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a changing operation works with: a transaction on the installation in `home`.
+
+    What is entered into `held` is left after the commit and what comes `later`, or after the refusal.
+    """
+
+    home: Home
+    transaction: Transaction
+    held: ExitStack
+    later: list[Later] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """What an operation on many things works with: `commit` makes one batch durable, `tell` shows progress.
+
+    `commit` takes what to do and what the audit shall call it.
+    """
+
+    database: Database
+    commit: Callable[[Callable[[Work], Outcome], str], Outcome]
+    tell: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A word that is given after the operation's own. `read` makes its value from the text, or raises `Refusal`.
+
+    `rest`: it takes all further words too. `secret`: it is a password, and is asked for when it is left out.
+    `unless`: the switch that may stand in its place. `path`: a word that begins with `/` is no switch here.
+    """
+
+    name: str
+    shown: str
+    read: Callable[[str], Any]
+    optional: bool = False
+    rest: bool = False
+    secret: bool = False
+    unless: str = ""
+    path: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A switch, written `/name` or `--name`. `value` is how its value is shown, empty where it takes none.
+
+    `secret`: the value is a password, and is asked for when it is left out. `many`: the value is a file, opened by
+    the face, and this function does the operation for all that is in it.
+    """
+
+    name: str
+    meaning: str
+    value: str = ""
+    read: Callable[[str], Any] = str
+    secret: bool = False
+    many: Callable[[Batches, BinaryIO], Outcome] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that can be done, under the word that names it.
+
+    `run` takes a `Look`, or a `Work` where the operation `changes` something, and then its arguments and switches by
+    name: None for what was not given, True or False for a switch without a value. `question` takes a `Look` and the
+    arguments, and says what a person shall confirm. `makes_home`: it may begin a new installation.
+    """
+
+    word: str
+    meaning: str
+    details: str
+    run: Callable[..., Outcome]
+    arguments: tuple[Argument, ...] = ()
+    switches: tuple[Switch, ...] = ()
+    changes: bool = False
+    makes_home: bool = False
+    question: Callable[..., str] | None = None

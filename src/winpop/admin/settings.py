@@ -1,0 +1,140 @@
+"""Settings: shown and changed.
+
+`port` and `socket` are words and no settings of their own: the port is a part of the setting `pop3`, and `socket` is
+four settings together, in the documented order. Invariant: a value is stored as it was given, once its setting's
+reader has taken it; what a running service does with it is the service's affair, and it does so at once.
+"""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from winpop.admin import mailroot
+from winpop.admin.contract import Look, Work
+from winpop.admin.outcomes import Outcome, Table
+from winpop.db.contract import Reader
+from winpop.db.home import Home
+from winpop.directory import settings
+from winpop.terms.endpoints import Endpoint
+from winpop.terms.refusals import Refusal, not_understood, readable
+
+_LEAST_AUTOLOGOUT = 600  # RFC 1939 §3: "at least 10 minutes' duration"
+_LARGEST_PORT = 65535
+_DEFAULT = "default"
+
+
+def read_name(text: str) -> str:
+    """Return the name of a setting, `port` or `socket`, in lower case. Raises `Refusal` (`no-such-setting`)."""
+    name = text.lower()
+    return name if name in {"port", "socket"} else settings.find(text).name
+
+
+def get(look: Look, name: str | None) -> Outcome:
+    """Show one setting, or all."""
+    stored = settings.stored(look.reader)
+    match name:
+        case None:
+            names: tuple[str, ...] = tuple(settings.SETTINGS)
+        case "port":
+            return _shown([_port(stored)])
+        case "socket":
+            names = settings.SOCKET
+        case _:
+            names = (name,)
+    return _shown([_entry(look.home, stored, each) for each in names])
+
+
+def set_value(work: Work, name: str, values: str) -> Outcome:
+    """Change one setting; `socket` changes four together. `default` stands for a setting's default."""
+    match name:
+        case "mailroot":
+            return mailroot.move(work, "" if values.lower() == _DEFAULT else values)
+        case "port":
+            return _store(work, {"pop3": _with_port(work.transaction, values)})
+        case "socket":
+            return _store(work, _sockets(values))
+        case _:
+            outcome = _store(work, {name: settings.SETTINGS[name].default if values.lower() == _DEFAULT else values})
+            return replace(outcome, notes=_notes(name, values))
+
+
+def _store(work: Work, values: dict[str, str]) -> Outcome:
+    """Store what differs from what holds. The refusals are those of `settings.store`."""
+    before = settings.stored(work.transaction)
+    different = {name: text for name, text in values.items() if name in settings.LATER or _differs(before, name, text)}
+    settings.store(work.transaction, different)
+    said = ", ".join(f"{name} {readable(text)}" for name, text in values.items())
+    return Outcome(
+        f"Set: {said}." if different else f"That is how it is already: {said}; nothing was changed.",
+        {"settings": [{"name": name, "value": text} for name, text in values.items()]},
+        changed=bool(different),
+    )
+
+
+def _differs(before: dict[str, str], name: str, text: str) -> bool:
+    setting = settings.SETTINGS[name]
+    if text == setting.default:  # which the reader need not take: it may stand for something found at run time
+        return before.get(name, setting.default) != text
+    if name in before or setting.default:
+        return bool(setting.read(text) != setting.read(before.get(name, setting.default)))
+    return True
+
+
+def _notes(name: str, text: str) -> tuple[str, ...]:
+    if name == "autologout" and text.isdigit() and int(text) < _LEAST_AUTOLOGOUT:
+        return (f"RFC 1939 asks for an autologout of at least {_LEAST_AUTOLOGOUT} seconds; some clients rely on it.",)
+    return ()
+
+
+def _with_port(reader: Reader, text: str) -> str:
+    """Return the setting `pop3` with another port."""
+    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= _LARGEST_PORT:
+        raise not_understood(
+            "bad-value", f"'{readable(text)}' cannot be a port; take a whole number from 1 to {_LARGEST_PORT}."
+        )
+    endpoint = _pop3(settings.stored(reader))
+    if endpoint is None:
+        raise Refusal(
+            "pop3-off", "POP3 is off, so there is no port to change; 'winpop set pop3 HOST:PORT' turns it on."
+        )
+    return str(replace(endpoint, port=int(text)))
+
+
+def _sockets(text: str) -> dict[str, str]:
+    values = text.split()
+    if len(values) != len(settings.SOCKET):
+        raise not_understood(
+            "bad-sockets", "'set socket' takes four numbers: BACKLOG MAX MIN THRESHOLD, such as 1024 10000 10 10."
+        )
+    return dict(zip(settings.SOCKET, values, strict=True))
+
+
+def _pop3(stored: dict[str, str]) -> Endpoint | None:
+    setting = settings.SETTINGS["pop3"]
+    endpoint: Endpoint | None = setting.read(stored.get("pop3", setting.default))
+    return endpoint
+
+
+def _port(stored: dict[str, str]) -> dict[str, str]:
+    endpoint = _pop3(stored)
+    default = _pop3({})
+    assert default is not None
+    return {
+        "name": "port",
+        "value": "off" if endpoint is None else str(endpoint.port),
+        "default": str(default.port),
+        "meaning": "the port of the setting pop3",
+    }
+
+
+def _entry(home: Home, stored: dict[str, str], name: str) -> dict[str, str]:
+    """Describe a setting. Where an empty value stands for something, what it stands for is shown."""
+    setting = settings.SETTINGS[name]
+    found = {"mailroot": lambda: str(home.mail), "hostname": settings.own_hostname}
+    default = setting.default or found[name]()
+    return {"name": name, "value": stored.get(name) or default, "default": default, "meaning": setting.meaning}
+
+
+def _shown(entries: list[dict[str, str]]) -> Outcome:
+    rows: Any = tuple(tuple(entry.values()) for entry in entries)
+    return Outcome(data={"settings": entries}, table=Table(("NAME", "VALUE", "DEFAULT", "MEANING"), rows))
