@@ -1,0 +1,7 @@
+"""`python -m winpop` is the program `winpop`."""
+
+import sys
+
+from winpop.cli.main import main
+
+sys.exit(main())
