@@ -39,7 +39,7 @@ def set_up() -> str:
     """Make the domain and the mailboxes where they are missing, give both a new password, and unlock."""
     password = secrets.token_urlsafe(9)
     existing = json.loads(winpop("--json", "list")) if HOME.exists() else {"domains": []}
-    if DOMAIN not in [domain["name"] for domain in existing["domains"]]:
+    if DOMAIN not in [domain["domain"] for domain in existing["domains"]]:
         winpop("add", DOMAIN)
         for mailbox in (ALICE, BOB):
             winpop("add", mailbox, "/createuser", given=password)
