@@ -4,9 +4,10 @@ Invariant: a password is bytes, compared byte for byte: nothing is trimmed, cut,
 empty one never matches. Hashing is slow by design (28 ms here): call it outside of event loops.
 """
 
+import base64
 import re
 
-from winpop.terms.refusals import Refusal, not_understood
+from winpop.terms.refusals import Refusal, not_understood, out_of_reach
 
 # OWASP's first choice for argon2id: 19 MiB, two passes, one lane.
 _MEMORY_KIB, _PASSES, _LANES = 19 * 1024, 2, 1
@@ -14,14 +15,17 @@ _LONGEST = 248
 """Octets: RFC 2449 §4 gives a command line 255, of which `PASS ` and CRLF take seven."""
 _PHC = re.compile(
     r"\$argon2id\$v=19\$m=(?P<memory>[1-9][0-9]{0,6}),t=(?P<passes>[1-9][0-9]{0,2}),p=(?P<lanes>[1-9][0-9]?)"
-    r"\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{22,86}"
+    r"\$(?P<salt>[A-Za-z0-9+/]{11,86})\$(?P<digest>[A-Za-z0-9+/]{22,86})"
 )
-_MOST_KIB, _MOST_PASSES = 2**18, 64
+_MOST_KIB, _MOST_WORK = 2**18, 2**20  # KiB, and KiB times passes: well under a second here
 
 
 def check(password: str) -> bytes:
     """Return the octets of a new password. Raises `Refusal` (`bad-password`), which does not quote it."""
-    octets = password.encode("utf-8", "surrogateescape")
+    try:
+        octets = password.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, as JSON can bring it
+        octets = b""
     if not 1 <= len(octets) <= _LONGEST or any(octet in b"\0\r\n" for octet in octets):
         raise not_understood(
             "bad-password",
@@ -38,15 +42,20 @@ def make_hash(password: bytes) -> str:
 
 
 def verify(password_hash: str | None, password: bytes) -> bool:
-    """Tell whether the password is right. Without a hash the answer is no, after the same work."""
+    """Tell whether the password is right. Without a hash the answer is no, after the same work.
+
+    Raises `Refusal` (`cannot-verify`) where that cannot be found out: no memory, a damaged hash.
+    """
     from argon2 import PasswordHasher, exceptions  # see above
 
     if not password or b"\0" in password or len(password) > _LONGEST:
         return False
     try:
         PasswordHasher().verify(password_hash or _NOBODY, password)
-    except (exceptions.VerifyMismatchError, exceptions.InvalidHashError):
+    except exceptions.VerifyMismatchError:
         return False
+    except (exceptions.VerificationError, exceptions.InvalidHashError) as error:
+        raise out_of_reach("cannot-verify", f"A password cannot be verified: {error}.") from error
     return password_hash is not None
 
 
@@ -56,16 +65,30 @@ def check_hash(text: str) -> str:
     Its costs are bounded: whoever could bring a hash of many gigabytes would stop every logon with it.
     """
     match = _PHC.fullmatch(text)
-    if match is None or int(match["memory"]) > _MOST_KIB or int(match["passes"]) > _MOST_PASSES:
+    if (
+        match is None
+        or not 8 * int(match["lanes"]) <= int(match["memory"]) <= _MOST_KIB  # the least: RFC 9106 §3.1
+        or int(match["memory"]) * int(match["passes"]) > _MOST_WORK
+        or not (_is_base64(match["salt"]) and _is_base64(match["digest"]))
+    ):
         raise _bad_hash()
     return text
+
+
+def _is_base64(text: str) -> bool:
+    """Tell whether this is base64 without padding, and such that encoding gives it back (RFC 4648 §3.5)."""
+    try:
+        octets = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        return False
+    return base64.b64encode(octets).rstrip(b"=").decode("ascii") == text
 
 
 def _bad_hash() -> Refusal:
     return not_understood(
         "bad-password-hash",
         f"That is not a hash of the form $argon2id$v=19$m=…,t=…,p=…$salt$hash with at most {_MOST_KIB} KiB "
-        f"and {_MOST_PASSES} passes.",
+        f"of memory, and memory times passes at most {_MOST_WORK} KiB.",
     )
 
 

@@ -14,6 +14,8 @@ import struct
 import sys
 from pathlib import Path
 
+from winpop.db.home import not_permitted
+
 SERVICE = 0
 """The number of the running service."""
 _FIRST_MAILBOX = 1024
@@ -28,8 +30,11 @@ class Leases:
     """The leases of one home, as this process sees them."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, making it when it is missing."""
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        """Open the file, making it when it is missing. Raises `Refusal` (`not-permitted`), or `OSError`."""
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        except PermissionError:
+            raise not_permitted(path.parent) from None
         self._held: set[int] = set()
 
     def take(self, number: int) -> bool:

@@ -6,9 +6,10 @@ written anything.
 """
 
 import contextlib
+import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from winpop.db import migrations
 from winpop.db.contract import ENGINE_CODES, Reader, Row, Transaction, Value
@@ -16,7 +17,6 @@ from winpop.db.home import Home, not_permitted
 from winpop.terms.refusals import Refusal, out_of_reach, readable
 
 _PRAGMAS = (
-    "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA trusted_schema = OFF",
@@ -55,6 +55,7 @@ class Sqlite:
                 cached_statements=_STATEMENTS,
             )
             try:
+                _switch_to_wal(connection)
                 for pragma in _PRAGMAS:
                     connection.execute(pragma)
             except BaseException:
@@ -169,7 +170,7 @@ class Sqlite:
     def _translated(self) -> Iterator[None]:
         """Turn the engine's errors into refusals, and let go of a connection in which the engine failed."""
         try:
-            with _translated(self._home.path):
+            with _translated(self._home):
                 yield
         except Refusal as refusal:
             if refusal.code in ENGINE_CODES:
@@ -195,21 +196,37 @@ class Sqlite:
                     self.run(f"PRAGMA user_version = {number:d}")
 
 
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Use the write-ahead log. Who finds a new database being switched by another gets no wait from SQLite."""
+    until = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
 @contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def _translated(home: Home) -> Iterator[None]:
     """Turn the engine's errors into refusals. Errors in our own SQL stay what they are."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary result code
-        place = readable(str(path))
+        place = readable(str(home.path))
         match code:
             case sqlite3.SQLITE_FULL:
                 raise out_of_reach("disk-full", f"The disk that holds {place} is full; nothing was changed.") from error
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 raise out_of_reach("database-busy", f"The database in {place} is busy; try again.") from error
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
-                raise not_permitted(path) from error
+                raise not_permitted(home.path) from error
+            case sqlite3.SQLITE_CANTOPEN if not _may_use(home):
+                raise not_permitted(home.path) from error
             case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_NOMEM:
                 raise out_of_reach(
                     "database-unreachable", f"The database in {place} cannot be used: {error}."
@@ -220,3 +237,15 @@ def _translated(path: Path) -> Iterator[None]:
                     f"The database in {place} is damaged ({error}); stop the service and bring back a backup.",
                 ) from error
         raise
+
+
+def _may_use(home: Home) -> bool:
+    """Tell whether the system lets us. Nothing is opened: closing it would free the locks of other connections."""
+    try:
+        thing = home.database if home.database.exists() else home.path
+        thing.stat()
+    except PermissionError:
+        return False
+    except OSError:
+        return True  # something else is the matter
+    return os.access(thing, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids)

@@ -5,6 +5,7 @@ a job's outcome is told only after the commit it was part of; a job that fails i
 of its batch are not touched.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ class Writer:
                 except Exception as error:  # noqa: BLE001 - whatever it is, the waiting sessions must hear of it
                     for job in batch:
                         job.outcome = error
-                self._notify(lambda batch=batch: _tell(batch))  # type: ignore[misc]
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits to be told
+                    self._notify(lambda batch=batch: _tell(batch))  # type: ignore[misc]
         if database is not None:
             database.close()
 
@@ -80,6 +82,8 @@ class Writer:
                         if refusal.code in ENGINE_CODES:
                             raise _EngineFailedError from refusal
                         job.outcome = refusal
+                    except Exception as defect:  # noqa: BLE001 - its session hears of it; the others are not to blame
+                        job.outcome = defect
         except _EngineFailedError as error:
             if len(batch) == 1:
                 batch[0].outcome = error.__cause__
@@ -97,5 +101,7 @@ class _EngineFailedError(Exception):
 
 
 def _tell(batch: list[_Job]) -> None:
-    for job in batch:
-        job.then(job.outcome)
+    """Tell each its outcome, in order; where one fails to listen, the others hear theirs all the same."""
+    with contextlib.ExitStack() as stack:
+        for job in reversed(batch):
+            stack.callback(job.then, job.outcome)

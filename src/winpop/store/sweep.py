@@ -51,9 +51,10 @@ def sweep(database: Database, blobs: Blobs, now: float) -> Swept:
     discard(database, blobs, discarded)
     unfinished = 0
     for path in blobs.tmp.iterdir():
-        if path.stat().st_mtime < now - _LEFT_BEHIND:
-            path.unlink(missing_ok=True)
-            unfinished += 1
+        with contextlib.suppress(FileNotFoundError):  # finished or dropped in this moment
+            if path.stat().st_mtime < now - _LEFT_BEHIND:
+                path.unlink()
+                unfinished += 1
     unnamed = 0
     for name, written in blobs.names():
         if written < now - _LEFT_BEHIND and not database.number("SELECT count(*) FROM body WHERE blob = ?", name):

@@ -56,8 +56,8 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     words = text.replace(",", " ").split()
     if [word.lower() for word in words] == ["none"]:
         return ()
-    try:
-        networks = tuple(ipaddress.ip_network(word) for word in words)
+    try:  # without the scope of an IPv6 address (`%eth0`), which would be compared with nothing
+        networks = tuple(ipaddress.ip_network(word) for word in words if "%" not in text)
     except ValueError:
         networks = ()
     if not networks:
