@@ -37,9 +37,9 @@ class Census:
     @staticmethod
     def make(path: Path) -> None:
         """Make the file anew, all zero, for a service that starts."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        path.unlink(missing_ok=True)  # workers whose master was killed may still have the old one mapped
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
         try:
-            os.ftruncate(descriptor, 0)
             os.write(descriptor, secrets.token_bytes(_KEY))
             os.ftruncate(descriptor, _KEY + ROWS * _ROW * _WIDTH)
         finally:

@@ -8,11 +8,13 @@ connection has a deadline at every moment.
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast
 
 from winpop.services.world import World
 from winpop.terms.endpoints import IPAddress, parse_peer, within
 
+T = TypeVar("T")
 _MOST_UNUSED = 16 * 1024
 """Octets that came in and wait, above which the socket is not read."""
 _LOOK_AGAIN = 5.0
@@ -57,6 +59,8 @@ class Connections:
         self.every: set[Connection] = set()
         self.logged_on: dict[int, Connection] = {}
         """The connections with an open maildrop, by mailbox."""
+        self.waiting: dict[Connection, None] = {}
+        """The connections for which there was no room, the oldest first."""
 
 
 class Connection(asyncio.Protocol, ABC):
@@ -82,6 +86,7 @@ class Connection(asyncio.Protocol, ABC):
         self.reason = "closed by client"
         self._commands = 0
         self._answering = False
+        self._counted = False
         self._writable = True
         self._reading = True
         self._unsent = 0
@@ -115,7 +120,7 @@ class Connection(asyncio.Protocol, ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Give back what the connection holds; called once, when nothing is being answered any more."""
+        """Give back what the connection holds, when nothing is being answered any more; harmless when repeated."""
 
     @abstractmethod
     def facts(self) -> dict[str, object]:
@@ -136,29 +141,47 @@ class Connection(asyncio.Protocol, ABC):
         self.trusted = within(self.peer, settings.trusted)
         self.session = self.open_session()
         self.connections.every.add(self)
-        census = self.world.census
-        census.enter(None if self.trusted else self.peer)
-        crowd = not self.trusted and census.of(self.peer) > settings.sessionsperaddress
-        if crowd or census.total() > settings.socketmax:
-            self.session.to_send()  # instead of the greeting
-            self.end(self.overloaded, "too many connections")
+        if not self.admit() and len(self.connections.waiting) > settings.socketbacklog:
+            self._turn_away()
+        self._watch_clock()
+
+    def admit(self) -> bool:
+        """Begin the dialogue, or wait where all workers together have as many connections as there may be."""
+        settings, census = self.world.settings, self.world.census
+        address = None if self.trusted else self.peer
+        census.enter(address)
+        if census.total() > settings.socketmax:
+            census.leave(address)
+            self.connections.waiting[self] = None
+            return False
+        self._counted = True
+        self.connections.waiting.pop(self, None)
+        self.began = self.last_used = self.world.loop.time()
+        if address is not None and census.of(address) > settings.sessionsperaddress:
+            self._turn_away()
         else:
             self.pump()
-        self._watch_clock()
+        return True
+
+    def _turn_away(self) -> None:
+        self.session.to_send()  # the greeting, which would be a promise
+        self.end(self.overloaded, "too many connections")
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
-        if not self._closing:
+        if not self._closing and not self.lost:
             self.session.receive(data)
-            if not self._answering:
-                self.pump()
-            else:
+            if self._answering or self in self.connections.waiting:
                 self._throttle()
+            else:
+                self.pump()
 
     def eof_received(self) -> bool:
         """Half-closed by the client: what it asked before is still answered, then the connection ends."""
         self._half_closed = True
-        return not self.lost and (self._answering or not self._writable)
+        if not (self._answering or self.lost or self._closing or self in self.connections.waiting):
+            self.pump()
+        return not self.lost and not self._closing
 
     def pause_writing(self) -> None:
         """Stop making replies: the client does not take them."""
@@ -183,7 +206,9 @@ class Connection(asyncio.Protocol, ABC):
         if self._timer is not None:
             self._timer.cancel()
         self.connections.every.discard(self)
-        self.world.census.leave(None if self.trusted else self.peer)
+        self.connections.waiting.pop(self, None)
+        if self._counted:
+            self.world.census.leave(None if self.trusted else self.peer)
         if not self._answering:
             self._release()
 
@@ -202,6 +227,17 @@ class Connection(asyncio.Protocol, ABC):
             self.last_used = self.world.loop.time()
             self.pump()
 
+    def guarded(self, then: Callable[[T], None]) -> Callable[[T], None]:
+        """Return `then` as a callback whose defects end this connection, and nothing else."""
+
+        def guarded(outcome: T) -> None:
+            try:
+                then(outcome)
+            except Exception as error:  # noqa: BLE001 - as stated
+                self.fail(error)
+
+        return guarded
+
     def pump(self) -> None:
         """Let the session go on as far as it can: replies out, needs answered."""
         session = self.session
@@ -217,12 +253,15 @@ class Connection(asyncio.Protocol, ABC):
                     break
                 self.answer(need)
         except Exception as error:  # noqa: BLE001 - a defect here ends this connection and no other
-            self._fail(error)
+            self.fail(error)
+            return
         if self.lost:
             return
         if session.commands != self._commands:
             self._commands = session.commands
             self.last_used = self.world.loop.time()
+        if session.said_quit:
+            self.reason = "quit"
         if (session.closed or self._half_closed) and self._writable and not self._answering:
             self._finish()
         else:
@@ -230,15 +269,18 @@ class Connection(asyncio.Protocol, ABC):
 
     def end(self, reason: Any, why: str) -> None:  # noqa: ANN401 - each protocol has its own endings
         """End the connection from this side; the client is told where its protocol has room for it."""
-        if self.lost or self._closing:
+        if self.lost or self._closing or self.session.closed:
             return
         self.reason = why
+        if self in self.connections.waiting:
+            del self.connections.waiting[self]
+            self.session.to_send()  # not the greeting as well
         self.end_session(reason)
         if self._answering:
             return  # the answer comes first, then `pump` finishes
         if self._writable:
             self.pump()
-        elif self.session.closed:
+        else:
             self._transport.abort()  # it does not even take what it asked for
 
     def drain(self) -> None:
@@ -251,11 +293,15 @@ class Connection(asyncio.Protocol, ABC):
         if not self.lost:
             self._transport.abort()
 
-    def _fail(self, error: Exception) -> None:
-        self.world.log.critical("defect", service=self.kind, error=type(error).__name__, detail=_where(error))
+    def fail(self, error: Exception) -> None:
+        """End the connection for a defect of ours."""
+        self.world.log.critical("defect", service=self.kind, error=type(error).__name__, detail=where(error))
         self.reason = "defect"
         self._answering = False
-        self._transport.abort()
+        if self.lost:
+            self._release()
+        else:
+            self._transport.abort()
 
     def _throttle(self) -> None:
         """Read from the socket only while the session can use what comes."""
@@ -272,6 +318,7 @@ class Connection(asyncio.Protocol, ABC):
         if self._closing:
             return
         self._closing = True
+        self.release()  # the client may be back before the last of this connection is gone
         self._progress = self.world.loop.time()
         if self.session.said_quit or self._half_closed or not self._transport.can_write_eof():
             self._transport.close()
@@ -280,8 +327,6 @@ class Connection(asyncio.Protocol, ABC):
             if not self._reading:
                 self._reading = True
                 self._transport.resume_reading()
-        if self._timer is not None:
-            self._timer.cancel()
         self._watch_clock()
 
     def _release(self) -> None:
@@ -297,6 +342,8 @@ class Connection(asyncio.Protocol, ABC):
 
     def _watch_clock(self) -> None:
         """Look whether time is up, and when to look again. One timer a connection, none a command."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self.lost:
             return
         now = self.world.loop.time()
@@ -311,20 +358,24 @@ class Connection(asyncio.Protocol, ABC):
         elif self._answering:
             due = now + _LOOK_AGAIN
         else:
-            due, ending = self.deadline()
+            due, ending = self._deadline()
         self._unsent = unsent
         if due > now:
             self._timer = self.world.loop.call_at(min(due, now + _LOOK_AGAIN), self._watch_clock)
         elif ending is None:
             if not self._closing:
-                self.reason = "timed out"
+                self.reason = "client takes nothing"
             self._transport.abort()
         else:
             self._timer = self.world.loop.call_later(_LOOK_AGAIN, self._watch_clock)
             self.end(ending, "timed out")
 
+    def _deadline(self) -> tuple[float, Any]:
+        due, ending = self.deadline()
+        return due, self.overloaded if self in self.connections.waiting else ending
 
-def _where(error: BaseException) -> str:
+
+def where(error: BaseException) -> str:
     """Say where an error came up: no message and no values, since either may hold a secret."""
     frames = []
     traceback = error.__traceback__

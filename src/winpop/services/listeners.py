@@ -3,9 +3,12 @@
 Invariant: a socket that could not be bound is a refusal that names it; nothing half bound stays open.
 """
 
+import contextlib
 import errno
 import os
 import socket
+import sys
+from collections.abc import Collection, Iterator
 
 from winpop.directory.settings import Settings
 from winpop.terms.endpoints import Endpoint
@@ -14,6 +17,9 @@ from winpop.terms.refusals import Kind, Refusal, out_of_reach
 BUILT = ("pop3", "smtp", "lmtp")
 """The listeners that there are; the others come later."""
 NOT_BUILT = ("pop3s", "submission", "http")
+_UNSENT = 128 * 1024
+"""Octets that the system takes from us before the client's window has room for them. Without it they are megabytes,
+of which a slow client takes none that we see for minutes, and looks like one that takes nothing."""
 
 
 def wanted(settings: Settings) -> dict[str, Endpoint]:
@@ -22,12 +28,19 @@ def wanted(settings: Settings) -> dict[str, Endpoint]:
     return {name: endpoint for name, endpoint in endpoints.items() if endpoint is not None}
 
 
-def bind(endpoints: dict[str, Endpoint], backlog: int) -> dict[str, socket.socket]:
-    """Bind and listen. Raises `Refusal` (`address-in-use`, `not-permitted`, `bad-address-to-listen-on`)."""
+def bind(
+    endpoints: dict[str, Endpoint], backlog: int, beside: Collection[socket.socket] = ()
+) -> dict[str, socket.socket]:
+    """Bind and listen. Raises `Refusal` (`address-in-use`, `not-permitted`, `bad-address-to-listen-on`).
+
+    `beside` are listeners of ours that go when the new ones serve: they are not in the way.
+    """
     bound: dict[str, socket.socket] = {}
     try:
         for name, endpoint in endpoints.items():
-            bound[name] = _bind(name, endpoint, backlog)
+            bound[name] = _bind(
+                name, endpoint, backlog, [old for old in beside if old.getsockname()[1] == endpoint.port]
+            )
     except BaseException:
         for each in bound.values():
             each.close()
@@ -41,24 +54,40 @@ def name_of(listener: socket.socket) -> str:
     return str(Endpoint("*" if host in ("::", "0.0.0.0") else host, port))  # noqa: S104 - compared, not bound
 
 
-def _bind(name: str, endpoint: Endpoint, backlog: int) -> socket.socket:
+def _bind(name: str, endpoint: Endpoint, backlog: int, beside: Collection[socket.socket]) -> socket.socket:
     everywhere = endpoint.host == "*"
     six = ":" in endpoint.host or (everywhere and socket.has_dualstack_ipv6())
     listener = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_STREAM)
     try:
         if os.name == "posix":  # on Windows the option would let another program take the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit what is set here
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         if six:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if everywhere else 1)
         host = ("::" if six else "0.0.0.0") if everywhere else endpoint.host  # noqa: S104 - `*` was asked for
-        listener.bind((host, endpoint.port))
-        listener.listen(backlog)
+        with _sharing([listener, *beside]) if beside else contextlib.nullcontext():
+            listener.bind((host, endpoint.port))
+            listener.listen(backlog)
         listener.setblocking(False)
     except OSError as error:
         listener.close()
         raise _refusal(name, endpoint, error) from None
     return listener
+
+
+@contextlib.contextmanager
+def _sharing(listeners: Collection[socket.socket]) -> Iterator[None]:
+    """Let our own listeners have the same port for a moment, as in the change from 127.0.0.1:110 to *:110."""
+    shared = [] if sys.platform == "win32" else listeners
+    try:
+        for listener in shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield
+    finally:
+        for listener in shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 def _refusal(name: str, endpoint: Endpoint, error: OSError) -> Refusal:

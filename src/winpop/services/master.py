@@ -7,6 +7,7 @@ it: they see the end of their orders.
 """
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -22,6 +23,7 @@ from winpop.directory import settings as settings_table
 from winpop.directory.settings import Settings
 from winpop.services import listeners as listening
 from winpop.services.census import ROWS, Census
+from winpop.services.connection import where
 from winpop.services.world import mail_root
 from winpop.store.sweep import Swept, sweep
 from winpop.telemetry.log import Log
@@ -70,9 +72,13 @@ class Master:
         self._version = self._database.version()
         self._census = Census(service.home.census, 0)
         self._workers: set[_Worker] = set()
+        self._rows: set[int] = set()
+        """The rows of the census that belong to a worker, or to one that is being started."""
+        self._filling = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._pause = 0.0
+        self._trouble: str | None = None
 
     async def run(self, ready: Callable[[int], None]) -> int:
         """Start the workers, say so, keep them until SIGTERM or SIGINT, drain them. Raises `Refusal`."""
@@ -80,10 +86,7 @@ class Master:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         try:
-            started = await asyncio.gather(*(self._start() for _ in range(self._count())), return_exceptions=True)
-            for outcome in started:
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            await self._start_all(self._count())
             if not self._stopping.is_set():
                 ready(len(self._workers))
             self._begin(self._sweep())
@@ -92,6 +95,8 @@ class Master:
         finally:
             for task in self._tasks:
                 task.cancel()
+            for listener in self.service.listeners.values():
+                listener.close()  # nobody waits in vain for a service that stops
             await self._drain(set(self._workers))
             self._database.close()
             self._census.close()
@@ -102,8 +107,9 @@ class Master:
 
     def _stop(self) -> None:
         if self._stopping.is_set():
-            for worker in self._workers:
-                worker.process.send_signal(signal.SIGTERM)  # the second time: let nothing finish
+            for worker in self._workers:  # the second time: let nothing finish
+                with contextlib.suppress(ProcessLookupError):
+                    worker.process.kill()
         self._stopping.set()
 
     def _begin(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
@@ -113,14 +119,34 @@ class Master:
 
     # --- workers ---
 
-    async def _start(self) -> None:
+    async def _start_all(self, count: int) -> None:
+        """Start so many workers together. Raises `Refusal`, when each has started or failed."""
+        outcomes = await asyncio.gather(*(self._start() for _ in range(count)), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _start(self) -> _Worker:
         """Start one worker and wait until it accepts. Raises `Refusal` with what it says when it cannot."""
-        taken = {worker.row for worker in self._workers}
-        row = next(row for row in range(1, ROWS) if row not in taken)
+        row = next(row for row in range(1, ROWS) if row not in self._rows)
+        self._rows.add(row)
+        try:
+            worker = await self._started(row)
+        except BaseException:
+            self._give_back(row)
+            raise
+        self._begin(self._keep(worker))
+        return worker
+
+    def _give_back(self, row: int) -> None:
         self._census.clear(row)
+        self._rows.discard(row)
+
+    async def _started(self, row: int) -> _Worker:
         descriptors = {name: listener.fileno() for name, listener in self.service.listeners.items()}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # no module out of the directory in which somebody happened to start the service
             "-m",
             "winpop.services.worker",
             stdin=asyncio.subprocess.PIPE,
@@ -147,25 +173,27 @@ class Master:
             if "code" in answer:
                 raise Refusal(answer["code"], answer["sentence"], Kind(answer["kind"]))
             raise out_of_reach("worker-died", "A worker process ended before it could serve; its log says why.")
-        self._begin(self._keep(worker))
+        return worker
 
     async def _keep(self, worker: _Worker) -> None:
         """Wait for a worker's end; replace it unless it was to end."""
         status = await worker.process.wait()
         self._workers.discard(worker)
-        self._census.clear(worker.row)
+        self._give_back(worker.row)
         if worker.drained or self._stopping.is_set():
             return
         self.log.critical("worker died", process=worker.process.pid, status=status)
         lived = time.monotonic() - worker.began
-        self._pause = 0.0 if lived > _SOON else min(max(self._pause * 2, 0.5), _LONGEST_PAUSE)
-        while not self._stopping.is_set() and len(self._serving()) < self._count():
-            await asyncio.sleep(self._pause)
-            try:
-                await self._start()
-            except (Refusal, OSError) as error:
-                self.log.critical("worker", error=error)
-                self._pause = min(max(self._pause * 2, 0.5), _LONGEST_PAUSE)
+        async with self._filling:  # whoever is first replaces all that died together
+            failed = lived < _SOON
+            while (missing := self._count() - len(self._serving())) > 0 and not self._stopping.is_set():
+                self._pause = min(max(self._pause * 2, 0.5), _LONGEST_PAUSE) if failed else 0.0
+                await asyncio.sleep(self._pause)
+                try:
+                    await self._start_all(missing)
+                except (Refusal, OSError, ValueError) as error:
+                    self.log.critical("worker", error=error)
+                    failed = True
 
     def _serving(self) -> list[_Worker]:
         return [worker for worker in self._workers if not worker.drained]
@@ -192,11 +220,21 @@ class Master:
             await asyncio.sleep(_LOOK)
             try:
                 version = self._database.version()
-                if version != self._version:
-                    self._version = version
-                    await self._take(settings_table.load(self._database, self.service.overrides))
+                if version == self._version:
+                    continue
+                self._version = version
+                await self._take(settings_table.load(self._database, self.service.overrides))
+                self._trouble = None
             except (Refusal, OSError) as error:
-                self.log.critical("service", error=error)
+                self._say("service", str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next change has to be seen
+                self._say("defect", f"{type(error).__name__} {where(error)}")
+
+    def _say(self, event: str, trouble: str) -> None:
+        """Log what hinders, once: it is tried again with every commit."""
+        if trouble != self._trouble:
+            self.log.critical(event, error=trouble)
+        self._trouble = trouble
 
     async def _take(self, settings: Settings) -> None:
         """Take changed settings: other listeners or another number of workers mean new workers."""
@@ -208,14 +246,26 @@ class Master:
         if same and (service.workers or settings.threadcount == before.threadcount):
             return
         kept = {name: service.listeners[name] for name, e in endpoints.items() if service.endpoints.get(name) == e}
-        new = listening.bind({name: e for name, e in endpoints.items() if name not in kept}, settings.socketbacklog)
-        old_listeners = [each for name, each in service.listeners.items() if name not in kept]
-        old = set(self._workers)
-        service.listeners, service.endpoints = kept | new, endpoints
-        for worker in old:
-            worker.drained = True
-        await asyncio.gather(*(self._start() for _ in range(self._count())))
-        for listener in old_listeners:
+        going = [listener for name, listener in service.listeners.items() if name not in kept]
+        new: dict[str, socket.socket] = {}
+        async with self._filling:
+            old, old_listeners, old_endpoints = set(self._serving()), service.listeners, service.endpoints
+            try:
+                new = listening.bind(
+                    {name: e for name, e in endpoints.items() if name not in kept}, settings.socketbacklog, going
+                )
+                service.listeners, service.endpoints = kept | new, endpoints
+                await self._start_all(self._count())
+            except BaseException:
+                # All stays as it was; with the next change that is seen it is tried again.
+                service.listeners, service.endpoints, self._settings = old_listeners, old_endpoints, before
+                for listener in new.values():
+                    listener.close()
+                self._begin(self._drain(set(self._serving()) - old))
+                raise
+            for worker in old:
+                worker.drained = True
+        for listener in going:
             listener.close()
         names = {name: listening.name_of(listener) for name, listener in service.listeners.items()}
         self.log.info("listening", **names, workers=len(self._serving()))

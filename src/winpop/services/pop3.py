@@ -16,7 +16,7 @@ from winpop.protocol.pop3 import Ending
 from winpop.protocol.pop3.session import State
 from winpop.services.connection import Connection
 from winpop.store import maildrops, sweep
-from winpop.store.maildrops import BlobReader, Maildrop, Removed
+from winpop.store.maildrops import BlobReader, Maildrop, Removed, Stored
 from winpop.terms.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Pop3Connection(Connection):
         self.maildrop: Maildrop | None = None
         self.retrieved = 0
         self.removed = 0
+        self._stored: Stored
         self._source: BlobReader | None = None
         self._source_read = False
         self._logon: asyncio.Task[None] | None = None
@@ -96,7 +97,7 @@ class Pop3Connection(Connection):
             self._leave_maildrop()
             answer = pop3.Unavailable()
         except Exception as error:  # noqa: BLE001 - a defect ends this connection and no other
-            self._fail(error)
+            self.fail(error)
             return
         if not isinstance(answer, pop3.Opened):
             self.world.log.warning("logon", user=name, peer=self.peer, refused=type(answer).__name__)
@@ -135,7 +136,7 @@ class Pop3Connection(Connection):
         if self._source is not None:
             self.later()
             self._source_read = True
-            self.world.in_thread(self._source.read, self._piece_read)
+            self.world.in_thread(self._source.read, self.guarded(self._piece_read))
             return
         assert self.maildrop is not None
         try:
@@ -151,19 +152,16 @@ class Pop3Connection(Connection):
             self.session.supply(pop3.Piece(stored.prefix + stored.octets, last=True, plain=stored.plain))
         else:
             self.retrieved += 1
-            self._plain = stored.plain
+            self._stored = stored
             self.later()
-            self.session.supply(pop3.Piece(stored.prefix, last=False, plain=True))
-            if self.session.needs() is None:  # TOP had enough
-                self.supplied()
-            else:
-                self.world.in_thread(partial(BlobReader, self.world.blobs, stored.blob), self._opened)
+            self.world.in_thread(partial(BlobReader, self.world.blobs, stored.blob), self.guarded(self._opened))
 
     def _opened(self, source: BlobReader | BaseException) -> None:
         if isinstance(source, BaseException):
             self._unreadable(source)
         else:
             self._source = source
+            self.session.supply(pop3.Piece(self._stored.prefix, last=False, plain=True))
             self._after_reading()
 
     def _piece_read(self, piece: tuple[bytes, bool] | BaseException) -> None:
@@ -172,7 +170,7 @@ class Pop3Connection(Connection):
             self._unreadable(piece)
         else:
             data, last = piece
-            self.session.supply(pop3.Piece(data, last=last, plain=self._plain))
+            self.session.supply(pop3.Piece(data, last=last, plain=self._stored.plain))
             self._after_reading()
 
     def _after_reading(self) -> None:
@@ -204,7 +202,7 @@ class Pop3Connection(Connection):
         mailbox_id = self.maildrop.mailbox_id
         messages = [self.maildrop.messages[index] for index in indexes]
         self.later()
-        self.world.writer.submit(lambda tx: maildrops.expunge(tx, mailbox_id, messages), self._updated)
+        self.world.writer.submit(lambda tx: maildrops.expunge(tx, mailbox_id, messages), self.guarded(self._updated))
 
     def _updated(self, outcome: Removed | Exception) -> None:
         match outcome:

@@ -40,7 +40,12 @@ def run(home: Home, overrides: dict[str, str], workers: int | None, *, as_json: 
     for name in listening.NOT_BUILT:
         if getattr(settings, name) is not None:
             log.warning("not built", listener=name, detail="this version does not have it; the others serve")
-    listeners = listening.bind(endpoints, settings.socketbacklog)
+    try:
+        listeners = listening.bind(endpoints, settings.socketbacklog)
+    except Refusal:
+        become_owner(home.path)
+        _only_service(home).close()  # if it is ours that listens there, say so instead
+        raise
     try:
         become_owner(home.path)
         if hasattr(os, "geteuid") and os.geteuid() == 0:

@@ -6,6 +6,7 @@ acknowledged leaves nothing behind but what a sweep removes.
 
 import secrets
 from datetime import UTC, datetime
+from functools import partial
 
 from winpop.db.contract import Transaction
 from winpop.directory import domains, mailboxes
@@ -133,7 +134,7 @@ class SmtpConnection(Connection):
             self.session.supply(smtp.Done())
         else:
             self.later()
-            self.world.in_thread(lambda: draft.write(data), self._written)
+            self.world.in_thread(lambda: draft.write(data), self.guarded(self._written))
 
     def _written(self, outcome: BaseException | None) -> None:
         if outcome is None:
@@ -149,7 +150,8 @@ class SmtpConnection(Connection):
         if draft.in_memory:
             self._deliver(envelope, draft.finish(), plain=plain)
         else:
-            self.world.in_thread(draft.finish, lambda outcome: self._placed(envelope, outcome, plain=plain))
+            placed = partial(self._placed, envelope, plain=plain)
+            self.world.in_thread(draft.finish, self.guarded(placed))
 
     def _placed(self, envelope: Envelope, outcome: Content | BaseException, *, plain: bool) -> None:
         if isinstance(outcome, Content):
@@ -189,7 +191,7 @@ class SmtpConnection(Connection):
                 self.session.supply(self._unavailable(outcome))
             self.supplied()
 
-        self.world.writer.submit(work, then)
+        self.world.writer.submit(work, self.guarded(then))
 
     def _unavailable(self, error: BaseException) -> smtp.Unavailable:
         self.world.log.critical("delivery failed", error=error)

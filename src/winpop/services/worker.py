@@ -19,7 +19,7 @@ from typing import Any
 from winpop.db.home import Home
 from winpop.directory import mailboxes
 from winpop.protocol.pop3 import Ending
-from winpop.services.connection import Connection, Connections
+from winpop.services.connection import Connection, Connections, where
 from winpop.services.pop3 import Pop3Connection
 from winpop.services.smtp import LmtpConnection, SmtpConnection
 from winpop.services.world import World
@@ -41,7 +41,7 @@ class Worker:
         self._listeners = listeners
         self._servers: list[asyncio.Server] = []
         self._stopping = asyncio.Event()
-        self._version = world.reader.version()
+        self._trouble: tuple[str, str] | None = None
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Accept, say so, serve until `stop`, drain."""
@@ -53,27 +53,37 @@ class Worker:
         await self._stopping.wait()
         look.cancel()
         self._accept_no_more()
+        for listener in self._listeners.values():
+            listener.close()  # else the system would go on accepting what nobody serves, and keep the port
         await self._drain()
 
     def stop(self) -> None:
-        """Begin to drain; a second call lets no session finish."""
+        """Begin to drain."""
+        self._stopping.set()
+
+    def hurry(self) -> None:
+        """Begin to drain; asked a second time, let no session finish."""
         if self._stopping.is_set():
             for connection in list(self.connections.every):
                 connection.abort()
-        self._stopping.set()
+        self.stop()
 
     # --- accepting ---
 
     async def _accept(self) -> None:
         """Accept on every listener; the server gets a duplicate, so that closing it keeps the listener."""
-        for name, listener in self._listeners.items():
-            make = PROTOCOLS[name]
-            server = await self.world.loop.create_server(
-                lambda make=make: make(self.world, self.connections),  # type: ignore[misc]
-                sock=listener.dup(),
-                backlog=self.world.settings.socketbacklog,
-            )
-            self._servers.append(server)
+        try:
+            for name, listener in self._listeners.items():
+                make = PROTOCOLS[name]
+                server = await self.world.loop.create_server(
+                    lambda make=make: make(self.world, self.connections),  # type: ignore[misc]
+                    sock=listener.dup(),
+                    backlog=self.world.settings.socketbacklog,
+                )
+                self._servers.append(server)
+        except OSError:
+            self._accept_no_more()  # all or none
+            raise
 
     def _accept_no_more(self) -> None:
         for server in self._servers:
@@ -81,13 +91,16 @@ class Worker:
         self._servers.clear()
 
     async def _mind_the_total(self) -> None:
-        """At `socketmax` connections wait in the backlog; when enough have ended they are accepted."""
-        settings = self.world.settings
+        """At `socketmax` connections wait, in the backlog or accepted already, until enough others have ended."""
+        settings, waiting = self.world.settings, self.connections.waiting
         total = self.world.census.total()
-        if self._servers and total >= settings.socketmax:
+        if self._servers and (waiting or total >= settings.socketmax):
             self._accept_no_more()
             self.world.log.warning("full", sessions=total)
-        elif not self._servers and total <= max(settings.socketmax - settings.socketthreshold, 0):
+        if not self._servers and total <= max(settings.socketmax - max(settings.socketthreshold, 1), 0):
+            for connection in list(waiting):
+                if not connection.admit():
+                    return
             await self._accept()
 
     # --- the change feed ---
@@ -95,25 +108,28 @@ class Worker:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(_LOOK)
+            trouble = None
             try:
                 self._take_changes()
                 await self._mind_the_total()
             except Refusal as refusal:
-                self.world.log.critical("database", code=refusal.code, error=refusal)
+                trouble = "database", refusal.sentence
             except OSError as error:
-                self.world.log.critical("listener", error=error)
+                trouble = "listener", str(error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next lock has to be seen
+                trouble = "defect", f"{type(error).__name__} {where(error)}"
+            if trouble is not None and trouble != self._trouble:  # once, not five times a second
+                self.world.log.critical(trouble[0], error=trouble[1])
+            self._trouble = trouble
 
     def _take_changes(self) -> None:
+        """Take the settings, and end sessions, when there was an administrative change since the last look."""
         world = self.world
-        version = world.reader.version()
-        if version == self._version:
-            return
         generation = world.changes()
         if generation != world.generation:
             world.take_settings()
             self._end_sessions()
-            world.generation = generation
-        self._version = version  # last: what failed on the way is looked at again
+            world.generation = generation  # last: what failed on the way is looked at again
 
     def _end_sessions(self) -> None:
         """End the sessions whose mailbox was locked or deleted."""
@@ -170,17 +186,31 @@ async def serve(  # noqa: PLR0913 - the orders of a worker, each by name
     world = World(home, overrides, row, loop)
     try:
         worker = Worker(world, listeners)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                loop.add_signal_handler(number, worker.stop)
-            except NotImplementedError:  # Windows
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(worker.stop))
-        if orders_end is not None:
+        loop.set_exception_handler(lambda _, context: _report(world, context))
+        if orders_end is None:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                try:
+                    loop.add_signal_handler(number, worker.hurry)
+                except NotImplementedError:  # Windows
+                    signal.signal(number, lambda *_: loop.call_soon_threadsafe(worker.hurry))
+        else:
+            # Who stops a service may signal all its processes: a worker that is draining is not hurried by it.
+            loop.add_signal_handler(signal.SIGTERM, worker.stop)
             loop.add_reader(orders_end, lambda: _on_end(loop, orders_end, worker))
         await worker.run(ready)
     finally:
         world.close()
     return 0
+
+
+def _report(world: World, context: dict[str, Any]) -> None:
+    """Log what the event loop caught, such as that there are no more descriptors for connections."""
+    error = context.get("exception")
+    if isinstance(error, OSError):
+        world.log.critical("listener", error=error)
+    else:
+        detail = "" if error is None else f"{type(error).__name__} {where(error)}"
+        world.log.critical("defect", error=context["message"], detail=detail)
 
 
 def _on_end(loop: asyncio.AbstractEventLoop, descriptor: int, worker: Worker) -> None:
@@ -193,8 +223,7 @@ def main() -> int:
     """Be the master's child."""
     orders = json.loads(_first_line(sys.stdin.fileno()))
     listeners = {name: socket.socket(fileno=descriptor) for name, descriptor in orders["listeners"].items()}
-    # Ctrl-C reaches the whole group; the master alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the master decides what it means
     try:
         return run_loop(
             serve(

@@ -79,7 +79,7 @@ class World:
     def close(self) -> None:
         """Finish what was begun and give everything back."""
         self.files.shutdown()
-        self._hashing.shutdown()
+        self._hashing.shutdown(cancel_futures=True)  # nobody is there any more to be told
         self.writer.close()
         self.reader.close()
         self.leases.close()
