@@ -85,7 +85,12 @@ def dialogue_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
             for address, mailbox in world.MAILBOXES.items():
                 if mailbox.locked == "mailbox":
                     mailboxes.lock(transaction, mailboxes.find(transaction, Address.parse(address)))
-            values = {"hostname": world.HOSTNAME, "postmaster": world.POSTMASTER, "sessionsperaddress": "1000"}
+            values = {
+                "failuredelay": "0",
+                "hostname": world.HOSTNAME,
+                "postmaster": world.POSTMASTER,
+                "sessionsperaddress": "1000",
+            }
             settings_table.store(transaction, values | ({"trusted": "none"} if name == "stranger" else {}))
         database.close()
     with Service(directory / "trusted") as trusted, Service(directory / "stranger", "--workers", "0") as stranger:

@@ -133,6 +133,7 @@ def test_idle_connections_cost_little_each(service: Service) -> None:
 
 
 def test_a_line_of_a_megabyte_is_refused_and_the_client_let_go(service: Service) -> None:
+    # RFC 1122 §4.2.2.13: what it still sends is read, or it would lose the reply
     for port, reply in (("pop3", b"-ERR The line is too long"), ("smtp", b"500 ")):
         with Wire(service.ports[port]) as wire:
             wire.line()

@@ -52,11 +52,13 @@ class Settings:
     linelength: int
     failuremax: int
     errormax: int
+    failuredelay: int
     logontime: int
     autologout: int
     stalltime: int
     draintime: int
     messagesize: int
+    diskreserve: int
     recipientmax: int
     hopmax: int
     smtplinelength: int
@@ -178,6 +180,9 @@ _TABLE = (
     Setting("linelength", "255", "octets of a POP3 command line, its end included", _number(64, 8192)),
     Setting("failuremax", "3", "failed logons before a connection is closed", _number(1, 1000)),
     Setting("errormax", "20", "faulty commands before a connection is closed", _number(1, 100_000)),
+    Setting(
+        "failuredelay", "1", "seconds until a failed logon is answered, whatever the reason; 0: at once", _number(0, 60)
+    ),
     Setting("logontime", "120", "seconds for a logon, from the connection on", _number(1, _DAY)),
     Setting(
         "autologout",
@@ -188,6 +193,12 @@ _TABLE = (
     Setting("stalltime", "180", "seconds that a client may take no bytes of what is sent to it", _number(1, _DAY)),
     Setting("draintime", "10", "seconds that open sessions have to end when the service stops", _number(0, 3600)),
     Setting("messagesize", "52428800", "octets of a message that comes in (50 MB)", _octets(1024, 2**40)),
+    Setting(
+        "diskreserve",
+        "33554432",
+        "octets of free disk below which no mail is taken, so that fetching, deleting and unlocking go on (32 MB)",
+        _octets(0, 2**40),
+    ),
     Setting("recipientmax", "1000", "recipients of a message that comes in", _number(100, 100_000)),
     Setting("hopmax", "50", "servers a message may have come through (mail loops)", _number(10, 100)),
     Setting("smtplinelength", "4096", "octets of an SMTP command line, its end included", _number(512, 65536)),
@@ -197,7 +208,7 @@ _TABLE = (
         "seconds without a command before an SMTP connection is closed",
         _number(1, _DAY),
     ),
-    Setting("datatime", "1800", "seconds for a message to come in, from DATA to the final dot", _number(1, _DAY)),
+    Setting("datatime", "1800", "seconds for a message to come in, from MAIL to the final dot", _number(1, _DAY)),
 )
 SETTINGS = {setting.name: setting for setting in _TABLE}
 """Every setting by its name, in the order in which they are shown."""

@@ -1,9 +1,9 @@
 """How many connections are open, in all and from each address, in all workers together.
 
-A file that the workers map: a header with a key, then a row of counters for each worker, which it alone writes. The
-first counter of a row is the number of its connections, the others belong to addresses by a keyed hash, so that
-nobody can choose to share another's. Invariant: the counters of a worker that died are zero before its row is used
-again; so no connection is counted that is not there.
+A file that the workers map: a header with a key and a flag, then a row of counters for each worker, which it alone
+writes. The first counter of a row is the number of its connections, the others belong to addresses by a keyed hash, so
+that nobody can choose to share another's. Invariant: the counters of a worker that died are zero before its row is
+used again; so no connection is counted that is not there.
 """
 
 import hashlib
@@ -16,10 +16,11 @@ from winpop.terms.endpoints import IPAddress
 
 ROWS = 128
 """Workers at one time: the most there can be, and as many again while they are replaced."""
-_BUCKETS = 1 << 14
+_BUCKETS = 1 << 12
 _ROW = 1 + _BUCKETS
 _KEY = 16
 _WIDTH = 4
+_HEADER = _KEY + _WIDTH
 
 
 class Census:
@@ -28,9 +29,10 @@ class Census:
     def __init__(self, path: Path, row: int) -> None:
         """Map the file that `make` has made, and begin this row with zeros."""
         with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), _KEY + ROWS * _ROW * _WIDTH)
+            self._map = mmap.mmap(file.fileno(), _HEADER + ROWS * _ROW * _WIDTH)
         self._key = self._map[:_KEY]
-        self._counters = memoryview(self._map)[_KEY:].cast("I")
+        self._flag = memoryview(self._map)[_KEY:_HEADER].cast("I")
+        self._counters = memoryview(self._map)[_HEADER:].cast("I")
         self._first = row * _ROW
         self.clear(row)
 
@@ -40,8 +42,9 @@ class Census:
         path.unlink(missing_ok=True)  # workers whose master was killed may still have the old one mapped
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
         try:
-            os.write(descriptor, secrets.token_bytes(_KEY))
-            os.ftruncate(descriptor, _KEY + ROWS * _ROW * _WIDTH)
+            # Written, not only made long: a page that has no place on a full disk would kill who touches it.
+            with os.fdopen(os.dup(descriptor), "wb") as file:
+                file.write(secrets.token_bytes(_KEY) + bytes(_WIDTH + ROWS * _ROW * _WIDTH))
         finally:
             os.close(descriptor)
 
@@ -73,8 +76,18 @@ class Census:
         bucket = self._bucket(address)
         return sum(self._counters[row * _ROW + bucket] for row in range(ROWS))
 
+    @property
+    def full(self) -> bool:
+        """Whether connections wait, in every worker, until enough others have ended."""
+        return bool(self._flag[0])
+
+    @full.setter
+    def full(self, full: bool) -> None:
+        self._flag[0] = int(full)
+
     def close(self) -> None:
         """Give the file back."""
+        self._flag.release()
         self._counters.release()
         self._map.close()
 

@@ -150,8 +150,9 @@ class Connection(asyncio.Protocol, ABC):
         settings, census = self.world.settings, self.world.census
         address = None if self.trusted else self.peer
         census.enter(address)
-        if census.total() > settings.socketmax:
+        if census.full or census.total() > settings.socketmax:
             census.leave(address)
+            census.full = True
             self.connections.waiting[self] = None
             return False
         self._counted = True

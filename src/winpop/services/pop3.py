@@ -5,8 +5,8 @@ before QUIT is answered; a session is known to the worker before its lock is loo
 that is set meanwhile always finds it.
 """
 
+import asyncio
 from functools import partial
-from typing import TYPE_CHECKING
 
 from winpop import __version__
 from winpop.auth import methods
@@ -18,9 +18,6 @@ from winpop.services.connection import Connection
 from winpop.store import maildrops, sweep
 from winpop.store.maildrops import BlobReader, Maildrop, Removed, Stored
 from winpop.terms.refusals import Refusal
-
-if TYPE_CHECKING:
-    import asyncio
 
 
 class Pop3Connection(Connection):
@@ -87,22 +84,28 @@ class Pop3Connection(Connection):
 
     async def _log_on(self, name: str, password: bytes) -> None:
         """Credentials first, then the administrative lock, then the maildrop lock."""
-        answer: pop3.Answer
+        began = self.world.loop.time()
+        try:
+            answer = await self._logon_answer(name, password)
+            if isinstance(answer, pop3.Refused):
+                # By the clock, not so long on top: how long a check took would tell who has a mailbox.
+                await asyncio.sleep(began + self.world.settings.failuredelay - self.world.loop.time())
+            if not isinstance(answer, pop3.Opened):
+                self.world.log.warning("logon", user=name, peer=self.peer, refused=type(answer).__name__)
+            self.session.supply(answer)
+            self.supplied()
+        except Exception as error:  # noqa: BLE001 - a defect ends this connection and no other
+            self.fail(error)
+
+    async def _logon_answer(self, name: str, password: bytes) -> pop3.Answer:
         try:
             verdict = await self.world.method.check(name, password)
             # From here on no other task of this worker runs before the session is known to it.
-            answer = self._enter(verdict)
+            return self._enter(verdict)
         except Refusal as refusal:
-            self.world.log.warning("logon", user=name, peer=self.peer, error=refusal.code)
+            self.world.log.critical("logon", user=name, peer=self.peer, error=refusal.code)
             self._leave_maildrop()
-            answer = pop3.Unavailable()
-        except Exception as error:  # noqa: BLE001 - a defect ends this connection and no other
-            self.fail(error)
-            return
-        if not isinstance(answer, pop3.Opened):
-            self.world.log.warning("logon", user=name, peer=self.peer, refused=type(answer).__name__)
-        self.session.supply(answer)
-        self.supplied()
+            return pop3.Unavailable()
 
     def _enter(self, verdict: methods.Verdict) -> pop3.Answer:
         match verdict:

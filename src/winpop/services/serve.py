@@ -6,8 +6,11 @@ the owner of the home, so that no process that parses bytes from the network has
 
 import json
 import os
+import signal
 import socket
 import sys
+import time
+from typing import NoReturn
 
 from winpop.db.home import Home, become_owner
 from winpop.db.leases import SERVICE, Leases
@@ -22,6 +25,8 @@ from winpop.services.world import mail_root
 from winpop.telemetry.log import Log
 from winpop.terms.refusals import Refusal, out_of_reach, readable
 
+_TRIES, _PAUSE = 5, 0.05
+
 
 def run(home: Home, overrides: dict[str, str], workers: int | None, *, as_json: bool = False) -> int:
     """Serve until SIGTERM; return the exit status. Raises `Refusal` when it cannot begin.
@@ -29,6 +34,7 @@ def run(home: Home, overrides: dict[str, str], workers: int | None, *, as_json: 
     `overrides` are settings of listeners for this run; `workers` 0 serves from this process itself, None takes
     the setting.
     """
+    signal.signal(signal.SIGTERM, _leave)
     home.make()
     settings = _settings(home, overrides)
     endpoints = listening.wanted(settings)
@@ -53,7 +59,7 @@ def run(home: Home, overrides: dict[str, str], workers: int | None, *, as_json: 
         leases = _only_service(home)
         try:
             Census.make(home.census)
-            mail_root(home, settings).make()
+            mail_root(home, _settings(home, overrides)).make()  # read again: it cannot be moved any more
             return _serve(Service(home, overrides, listeners, endpoints, workers), log, as_json=as_json)
         finally:
             leases.close()
@@ -85,6 +91,11 @@ async def _keep(service: Service, log: Log, ready: object) -> int:
     return await Master(service, log).run(ready)  # type: ignore[arg-type]
 
 
+def _leave(*_: object) -> NoReturn:
+    """End before anything serves; from then on masters and workers have their own way to end."""
+    sys.exit(0)
+
+
 def _settings(home: Home, overrides: dict[str, str]) -> Settings:
     database = Sqlite(home)
     try:
@@ -95,13 +106,15 @@ def _settings(home: Home, overrides: dict[str, str]) -> Settings:
 
 def _only_service(home: Home) -> Leases:
     leases = Leases(home.leases)
-    if not leases.take(SERVICE):
-        leases.close()
-        raise Refusal(
-            "service-running",
-            f"A service runs on {readable(str(home.path))} already; stop that one, or take another home.",
-        )
-    return leases
+    for _ in range(_TRIES):  # who only looks whether a service runs has the lease for a moment
+        if leases.take(SERVICE):
+            return leases
+        time.sleep(_PAUSE)
+    leases.close()
+    raise Refusal(
+        "service-running",
+        f"A service runs on {readable(str(home.path))} already; stop that one, or take another home.",
+    )
 
 
 def _say_ready(home: Home, listeners: dict[str, socket.socket], workers: int, *, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from winpop.protocol import smtp
 from winpop.protocol.smtp import Ending
 from winpop.protocol.smtp.trace import trace
 from winpop.services.connection import Connection
+from winpop.store import sweep
 from winpop.store.blobs import Content, Draft
 from winpop.store.delivery import deliver
 from winpop.terms.mail import Envelope
@@ -39,7 +40,8 @@ class SmtpConnection(Connection):
         settings = self.world.settings
         self.delivered = 0
         self._draft: Draft | None = None
-        self._draft_began = 0.0
+        self._began: float | None = None
+        """When the clock first saw the mail transaction that is under way."""
         limits = smtp.Limits(
             line=settings.smtplinelength,
             message=settings.messagesize,
@@ -55,9 +57,7 @@ class SmtpConnection(Connection):
             case smtp.Verify(mailbox, domain):
                 self.session.supply(self._verify(mailbox, domain))
             case smtp.Open():
-                self._draft = Draft(self.world.blobs)
-                self._draft_began = self.world.loop.time()
-                self.session.supply(smtp.Done())
+                self._open()
             case smtp.Write(data):
                 self._write(data)
             case smtp.Abandon():
@@ -78,9 +78,12 @@ class SmtpConnection(Connection):
         """Bound the time of a message as a whole, and of silence anywhere."""
         settings = self.world.settings
         silent = self.last_used + settings.smtptimeout
-        if self.session.receiving:
-            return min(silent, self._draft_began + settings.datatime), Ending.SLOW
-        return silent, Ending.IDLE
+        if not self.session.in_transaction:
+            self._began = None
+            return silent, Ending.IDLE
+        if self._began is None:
+            self._began = self.world.loop.time()
+        return min(silent, self._began + settings.datatime), Ending.SLOW
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; those of a message's body are a sign of life as a command is."""
@@ -125,6 +128,13 @@ class SmtpConnection(Connection):
         return smtp.Accepted(found.address) if found else smtp.Unknown()
 
     # --- a message ---
+
+    def _open(self) -> None:
+        if not self.world.has_room():
+            self.session.supply(smtp.Unavailable(full=True))
+            return
+        self._draft = Draft(self.world.blobs)
+        self.session.supply(smtp.Done())
 
     def _write(self, data: bytes) -> None:
         draft = self._draft
@@ -188,6 +198,7 @@ class SmtpConnection(Connection):
                 )
                 self.session.supply(smtp.Committed(outcome))
             else:
+                self._undo(content, outcome)
                 self.session.supply(self._unavailable(outcome))
             self.supplied()
 
@@ -196,6 +207,16 @@ class SmtpConnection(Connection):
     def _unavailable(self, error: BaseException) -> smtp.Unavailable:
         self.world.log.critical("delivery failed", error=error)
         return smtp.Unavailable(full=isinstance(error, Refusal) and error.code == "disk-full")
+
+    def _undo(self, content: Content, error: Exception) -> None:
+        """Unlink the blob of a delivery that was not committed.
+
+        After an error that leaves the outcome open (a failed synchronisation) it stays for the sweep, since a row
+        that names it may still be found after a crash.
+        """
+        name = content.blob
+        if name is not None and isinstance(error, Refusal) and error.code in ("disk-full", "database-busy"):
+            self.world.in_thread(lambda: sweep.unlink(self.world.blobs, [name]), lambda _: None)
 
     def _drop_draft(self) -> None:
         if self._draft is not None:

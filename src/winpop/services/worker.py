@@ -19,6 +19,7 @@ from typing import Any
 from winpop.db.home import Home
 from winpop.directory import mailboxes
 from winpop.protocol.pop3 import Ending
+from winpop.services import listeners as listening
 from winpop.services.connection import Connection, Connections, where
 from winpop.services.pop3 import Pop3Connection
 from winpop.services.smtp import LmtpConnection, SmtpConnection
@@ -28,6 +29,7 @@ from winpop.terms.refusals import Refusal
 _LOOK = 0.2
 """Seconds between two looks at the database's change counter, and at the census while no more is accepted."""
 _LOG_DELAY = 0.05
+_MINUTE = 60.0
 
 PROTOCOLS: dict[str, type[Connection]] = {"pop3": Pop3Connection, "smtp": SmtpConnection, "lmtp": LmtpConnection}
 
@@ -35,13 +37,15 @@ PROTOCOLS: dict[str, type[Connection]] = {"pop3": Pop3Connection, "smtp": SmtpCo
 class Worker:
     """Serves the given listening sockets until it is asked to stop."""
 
-    def __init__(self, world: World, listeners: dict[str, socket.socket]) -> None:
+    def __init__(self, world: World, listeners: dict[str, socket.socket], *, alone: bool) -> None:
         self.world = world
         self.connections = Connections()
         self._listeners = listeners
         self._servers: list[asyncio.Server] = []
         self._stopping = asyncio.Event()
-        self._trouble: tuple[str, str] | None = None
+        self._alone = alone
+        self._wanted = listening.wanted(world.settings)
+        self._complaints: dict[str, float] = {}
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Accept, say so, serve until `stop`, drain."""
@@ -51,15 +55,29 @@ class Worker:
         ready()
         look = world.loop.create_task(self._look())
         await self._stopping.wait()
-        look.cancel()
         self._accept_no_more()
         for listener in self._listeners.values():
             listener.close()  # else the system would go on accepting what nobody serves, and keep the port
         await self._drain()
+        look.cancel()  # only now: a lock ends the sessions of a worker that drains, too
 
     def stop(self) -> None:
         """Begin to drain."""
         self._stopping.set()
+
+    def complain(self, error: Exception) -> None:
+        """Log what hinders, once a minute: it may come up many times a second."""
+        match error:
+            case Refusal():
+                event, text = "database", error.sentence
+            case OSError():  # such as that there is no descriptor left for a connection
+                event, text = "listener", str(error)
+            case _:
+                event, text = "defect", f"{type(error).__name__} {where(error)}"
+        now = self.world.loop.time()
+        if now - self._complaints.get(text, -_MINUTE) >= _MINUTE:
+            self._complaints = {text: now}
+            self.world.log.critical(event, error=text)
 
     def hurry(self) -> None:
         """Begin to drain; asked a second time, let no session finish."""
@@ -92,15 +110,21 @@ class Worker:
 
     async def _mind_the_total(self) -> None:
         """At `socketmax` connections wait, in the backlog or accepted already, until enough others have ended."""
-        settings, waiting = self.world.settings, self.connections.waiting
-        total = self.world.census.total()
-        if self._servers and (waiting or total >= settings.socketmax):
-            self._accept_no_more()
-            self.world.log.warning("full", sessions=total)
-        if not self._servers and total <= max(settings.socketmax - max(settings.socketthreshold, 1), 0):
-            for connection in list(waiting):
-                if not connection.admit():
-                    return
+        settings, census = self.world.settings, self.world.census
+        total = census.total()
+        if total >= settings.socketmax:
+            census.full = True
+        elif total <= max(settings.socketmax - max(settings.socketthreshold, 1), 0):
+            census.full = False
+        if census.full:
+            if self._servers:
+                self._accept_no_more()
+                self.world.log.warning("full", sessions=total)
+            return
+        for connection in list(self.connections.waiting):
+            if not connection.admit():
+                return
+        if not self._servers:
             await self._accept()
 
     # --- the change feed ---
@@ -108,19 +132,12 @@ class Worker:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(_LOOK)
-            trouble = None
             try:
                 self._take_changes()
-                await self._mind_the_total()
-            except Refusal as refusal:
-                trouble = "database", refusal.sentence
-            except OSError as error:
-                trouble = "listener", str(error)
+                if not self._stopping.is_set():
+                    await self._mind_the_total()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next lock has to be seen
-                trouble = "defect", f"{type(error).__name__} {where(error)}"
-            if trouble is not None and trouble != self._trouble:  # once, not five times a second
-                self.world.log.critical(trouble[0], error=trouble[1])
-            self._trouble = trouble
+                self.complain(error)
 
     def _take_changes(self) -> None:
         """Take the settings, and end sessions, when there was an administrative change since the last look."""
@@ -128,8 +145,17 @@ class Worker:
         generation = world.changes()
         if generation != world.generation:
             world.take_settings()
+            self._mind_the_listeners()
             self._end_sessions()
             world.generation = generation  # last: what failed on the way is looked at again
+
+    def _mind_the_listeners(self) -> None:
+        """Say that changed listeners wait, where there is no master to start another worker with them."""
+        wanted = listening.wanted(self.world.settings)
+        if self._alone and wanted != self._wanted:
+            detail = "this process serves alone; it takes changed listeners when it starts again"
+            self.world.log.warning("listeners", detail=detail)
+        self._wanted = wanted
 
     def _end_sessions(self) -> None:
         """End the sessions whose mailbox was locked or deleted."""
@@ -185,8 +211,10 @@ async def serve(  # noqa: PLR0913 - the orders of a worker, each by name
     loop = asyncio.get_running_loop()
     world = World(home, overrides, row, loop)
     try:
-        worker = Worker(world, listeners)
-        loop.set_exception_handler(lambda _, context: _report(world, context))
+        worker = Worker(world, listeners, alone=orders_end is None)
+        loop.set_exception_handler(
+            lambda _, context: worker.complain(context.get("exception") or RuntimeError(context["message"]))
+        )
         if orders_end is None:
             for number in (signal.SIGTERM, signal.SIGINT):
                 try:
@@ -201,16 +229,6 @@ async def serve(  # noqa: PLR0913 - the orders of a worker, each by name
     finally:
         world.close()
     return 0
-
-
-def _report(world: World, context: dict[str, Any]) -> None:
-    """Log what the event loop caught, such as that there are no more descriptors for connections."""
-    error = context.get("exception")
-    if isinstance(error, OSError):
-        world.log.critical("listener", error=error)
-    else:
-        detail = "" if error is None else f"{type(error).__name__} {where(error)}"
-        world.log.critical("defect", error=context["message"], detail=detail)
 
 
 def _on_end(loop: asyncio.AbstractEventLoop, descriptor: int, worker: Worker) -> None:

@@ -6,6 +6,7 @@ database, the files of the home, the leases and the census.
 
 import asyncio
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,9 +20,11 @@ from winpop.db.writer import Writer
 from winpop.directory import settings as settings_table
 from winpop.services.census import Census
 from winpop.store.blobs import Blobs
-from winpop.telemetry.log import Log
+from winpop.telemetry.log import Log, LogThread
 
 T = TypeVar("T")
+_ROOM_HOLDS = 1.0
+"""Seconds between two looks at the free disk."""
 _CHECKS_WAITING = 200
 """Passwords that may wait to be checked; more are told to try again (at 28 ms each the last would wait seconds)."""
 
@@ -33,7 +36,8 @@ class World:
         """Open everything. Raises `Refusal`."""
         self.home = home
         self.loop = loop
-        self.log = Log()
+        self._log_thread = LogThread()
+        self.log = Log(write=self._log_thread.write)
         self.reader = Sqlite(home)
         self._overrides = overrides
         self.settings = settings_table.load(self.reader, overrides)
@@ -47,6 +51,8 @@ class World:
         self.files = ThreadPoolExecutor(4, "files")
         self._hashing = ThreadPoolExecutor(os.cpu_count() or 1, "hashing")
         self._checks = 0
+        self._room = True
+        self._look_for_room = 0.0
         self.method = PasswordFile(self.reader, self._check)
 
     def changes(self) -> int:
@@ -57,6 +63,21 @@ class World:
         """Take the settings as they are now; they hold for what begins from now on."""
         self.settings = settings_table.load(self.reader, self._overrides)
         self.log.level = self.settings.logging
+
+    def has_room(self) -> bool:
+        """Tell whether mail may come in: there is more free disk than is kept for everything else."""
+        now = self.loop.time()
+        if now >= self._look_for_room:
+            self._look_for_room = now + _ROOM_HOLDS
+            try:
+                free = min(shutil.disk_usage(path).free for path in (self.home.path, self.blobs.root))
+            except OSError as error:
+                self.log.critical("disk", error=error)
+                free = 0
+            if (free >= self.settings.diskreserve) != self._room:
+                self._room = not self._room
+                self.log.critical("disk", free=free, mail="comes in again" if self._room else "is refused for now")
+        return self._room
 
     def in_thread(self, work: Callable[[], T], then: Callable[[T | BaseException], None]) -> None:
         """Do blocking work on files in a thread, then call `then` in the loop with its result or its error."""
@@ -86,6 +107,7 @@ class World:
         self.census.close()
         self.log.defer = None
         self.log.flush()
+        self._log_thread.close()
 
 
 def mail_root(home: Home, settings: settings_table.Settings) -> Blobs:

@@ -6,12 +6,15 @@ terminal; nobody passes a password here. Lines are written in batches when `defe
 """
 
 import sys
+import threading
 import time
 from collections.abc import Callable
+from queue import SimpleQueue
 
 from winpop.terms.refusals import readable
 
 CRITICAL, WARNING, INFORMATION = 1, 2, 3
+_MOST_WAITING = 1_000_000
 _NAMES = {CRITICAL: "critical", WARNING: "warning", INFORMATION: "info"}
 
 
@@ -48,12 +51,55 @@ class Log:
         if level > self.level:
             return
         shown = "".join(f" {key}={_quoted(value)}" for key, value in fields.items())
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self._waiting.append(f"{stamp} {_NAMES[level]} {event}{shown}\n")
+        self._waiting.append(f"{_stamp()} {_NAMES[level]} {event}{shown}\n")
         if self.defer is None:
             self.flush()
         elif len(self._waiting) == 1:
             self.defer(self.flush)
+
+
+class LogThread:
+    """Writes the log in a thread, so that a reader who takes nothing (a stopped pager) stops nobody.
+
+    At most `_MOST_WAITING` characters wait; what does not fit is dropped, and a line says how much that was.
+    """
+
+    def __init__(self, write: Callable[[str], object] | None = None) -> None:
+        """Write to `write`, by default standard error."""
+        self._write = write or _to_standard_error
+        self._queue: SimpleQueue[str | None] = SimpleQueue()
+        self._waiting = 0
+        self._dropped = 0
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> None:
+        """Take lines to write."""
+        with self._lock:
+            if self._waiting + len(text) > _MOST_WAITING:
+                self._dropped += text.count("\n")
+                return
+            self._waiting += len(text)
+        self._queue.put(text)
+
+    def close(self) -> None:
+        """Write what waits, for a second at most."""
+        self._queue.put(None)
+        self._thread.join(1)
+
+    def _run(self) -> None:
+        while (text := self._queue.get()) is not None:
+            self._write(text)
+            with self._lock:
+                self._waiting -= len(text)
+                dropped, self._dropped = self._dropped, 0
+            if dropped:
+                self._write(f"{_stamp()} {_NAMES[CRITICAL]} log lines dropped={dropped}\n")
+
+
+def _stamp() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _quoted(value: object) -> str:
