@@ -201,6 +201,9 @@ class Session:
         if given is None:
             self._error(replies.BAD_PARAMETER)
             return
+        if given and not self.esmtp:  # RFC 5321 §4.1.1.11: they belong to the extensions, which EHLO asks for
+            self._error(replies.UNKNOWN_PARAMETER)
+            return
         size, transfer = given.pop(b"SIZE", b"0"), given.pop(b"BODY", _TRANSFERS[0])
         if given:
             self._error(replies.UNKNOWN_PARAMETER)
@@ -249,9 +252,12 @@ class Session:
             self._end_transaction()
             self._put(replies.OK)
 
-    def vrfy_command(self, _argument: bytes) -> None:
-        """VRFY (RFC 5321 §3.5.3, §7.3): the same for every name, so that it tells nothing."""
-        self._put(replies.CANNOT_VERIFY)
+    def vrfy_command(self, argument: bytes) -> None:
+        """VRFY string (RFC 5321 §3.5.3, §7.3): the same for every name, so that it tells nothing."""
+        if argument:
+            self._put(replies.CANNOT_VERIFY)
+        else:
+            self._error(replies.ARGUMENT_MISSING)
 
     def help_command(self, _argument: bytes) -> None:
         """HELP (RFC 5321 §4.1.1.8)."""
