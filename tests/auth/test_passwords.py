@@ -7,7 +7,8 @@ from winpop.auth import passwords
 from winpop.terms.refusals import Kind, Refusal
 
 RIGHT = "S\u00e9cret pass".encode()
-HASH = "$argon2id$v=19$m=19456,t=2,p=1$Rkp/NjjDNYoL4oZ1HaqEFA$TL4GjqeGj8Nj/Wa/mceSzHhK7uyWXZ7Cpd0++1IOo8Q"  # fixed, since it stands in the names of tests
+# Fixed, since it stands in the names of tests.
+HASH = "$argon2id$v=19$m=19456,t=2,p=1$Rkp/NjjDNYoL4oZ1HaqEFA$TL4GjqeGj8Nj/Wa/mceSzHhK7uyWXZ7Cpd0++1IOo8Q"
 SALT, DIGEST = HASH.split("$")[-2:]
 
 
