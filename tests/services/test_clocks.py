@@ -119,3 +119,13 @@ def test_a_message_that_drips_in_is_cut_at_datatime(service: Service) -> None:
         assert 2.8 < dripped(wire, b"x", within=5) < 4
         assert wire.rest().startswith(b"421 ")
     assert count(service) == 0
+
+
+def test_each_message_of_a_connection_has_a_datatime_of_its_own(service: Service) -> None:
+    with smtp(service) as wire:
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            begin_message(wire)
+            wire.send(b"Subject: x\r\n\r\nx\r\n")
+            assert wire.ask(b".").startswith(b"250 ")
+            time.sleep(0.5)

@@ -41,7 +41,7 @@ class SmtpConnection(Connection):
         self.delivered = 0
         self._draft: Draft | None = None
         self._began: float | None = None
-        """When the clock first saw the mail transaction that is under way."""
+        """When the mail transaction began that is under way."""
         limits = smtp.Limits(
             line=settings.smtplinelength,
             message=settings.messagesize,
@@ -78,11 +78,8 @@ class SmtpConnection(Connection):
         """Bound the time of a message as a whole, and of silence anywhere."""
         settings = self.world.settings
         silent = self.last_used + settings.smtptimeout
-        if not self.session.in_transaction:
-            self._began = None
-            return silent, Ending.IDLE
         if self._began is None:
-            self._began = self.world.loop.time()
+            return silent, Ending.IDLE
         return min(silent, self._began + settings.datatime), Ending.SLOW
 
     def data_received(self, data: bytes) -> None:
@@ -90,6 +87,19 @@ class SmtpConnection(Connection):
         if self.session.receiving:
             self.last_used = self.world.loop.time()
         super().data_received(data)
+        if self._began is None and self.session.in_transaction:
+            self._began = self.world.loop.time()
+        self._mind_the_end()
+
+    def supplied(self) -> None:
+        """Go on after a message was delivered, or was not."""
+        self._mind_the_end()
+        super().supplied()
+
+    def _mind_the_end(self) -> None:
+        """Stop the clock of a mail transaction that is over: the next has a time of its own."""
+        if not self.session.in_transaction:
+            self._began = None
 
     def release(self) -> None:
         """Drop an unfinished message."""
