@@ -69,9 +69,8 @@ class Connection(asyncio.Protocol, ABC):
     kind = ""
     overloaded: Any
     """The ending, in the protocol's own terms, of a connection for which there is no room."""
-    idle: Any
     stopping: Any
-    broken: Any
+    """The ending of a connection when the service stops."""
 
     def __init__(self, world: World, connections: Connections) -> None:
         self.world = world

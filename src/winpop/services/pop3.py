@@ -25,9 +25,7 @@ class Pop3Connection(Connection):
 
     kind = "pop3"
     overloaded = Ending.OVERLOADED
-    idle = Ending.IDLE
     stopping = Ending.STOPPING
-    broken = Ending.UNAVAILABLE
     session: pop3.Session
 
     def open_session(self) -> pop3.Session:

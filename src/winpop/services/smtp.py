@@ -30,9 +30,7 @@ class SmtpConnection(Connection):
     kind = "smtp"
     lmtp = False
     overloaded = Ending.OVERLOADED
-    idle = Ending.IDLE
     stopping = Ending.STOPPING
-    broken = Ending.UNAVAILABLE
     session: smtp.Session
 
     def open_session(self) -> smtp.Session:
