@@ -1,15 +1,18 @@
 """How many sessions there may be, from one address and in all, and what strangers may not do."""
 
 import contextlib
+import json
 import os
+import poplib
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
-from running import Service
+from running import COMMAND, Service, winpop
 from services.wire import (
     ALICE,
     STRANGER,
@@ -173,3 +176,29 @@ def test_a_stranger_may_bring_mail(service: Service) -> None:
         assert wire.ask(b"MAIL FROM:<>").startswith(b"250 ")
         assert wire.ask(b"RCPT TO:<alice@example.com>").startswith(b"250 ")
         assert wire.ask(b"RCPT TO:<alice@elsewhere.example>").startswith(b"550 ")
+
+
+def test_the_loopback_address_of_ipv6_is_trusted_and_others_are_not(home: Home) -> None:
+    command = [*COMMAND, "--home", str(home.path), "--json", "serve", "--smtp", "off", "--pop3", "[::1]:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        port = int(json.loads(service.stdout.readline())["ready"]["pop3"].rpartition(":")[2])
+        client = poplib.POP3("::1", port, timeout=10)
+        client.user(ALICE)
+        assert client.pass_("secret").startswith(b"+OK")
+        client.quit()
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(15) == 0
+
+
+def test_two_listeners_cannot_have_one_place(home: Home) -> None:
+    result = winpop(home.path, "--json", "serve", "--pop3", "127.0.0.1:9110", "--smtp", "127.0.0.1:9110")
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["error"]["code"] == "address-taken-twice"
+
+
+def test_idle_smtp_commands_have_a_limit_that_is_a_setting(home: Home) -> None:
+    settle(home, idlemax="10")
+    with Service(home.path) as running, smtp(running) as client:
+        replies = [client.ask(b"NOOP")[:3] for _ in range(10)]  # the eleventh command in all, after HELO
+        assert replies == [b"250"] * 9 + [b"421"]

@@ -52,6 +52,8 @@ class Settings:
     linelength: int
     failuremax: int
     errormax: int
+    idlemax: int
+    logonqueue: int
     failuredelay: int
     logontime: int
     autologout: int
@@ -180,6 +182,18 @@ _TABLE = (
     Setting("linelength", "255", "octets of a POP3 command line, its end included", _number(64, 8192)),
     Setting("failuremax", "3", "failed logons before a connection is closed", _number(1, 1000)),
     Setting("errormax", "20", "faulty commands before a connection is closed", _number(1, 100_000)),
+    Setting(
+        "idlemax",
+        "100",
+        "SMTP commands that bring no message forward before a connection is closed",
+        _number(10, 100_000),
+    ),
+    Setting(
+        "logonqueue",
+        "200",
+        "logons of a worker that may wait for their check; more are told to come again",
+        _number(1, 32000),
+    ),
     Setting(
         "failuredelay", "1", "seconds until a failed logon is answered, whatever the reason; 0: at once", _number(0, 60)
     ),

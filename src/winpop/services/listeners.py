@@ -31,11 +31,12 @@ def wanted(settings: Settings) -> dict[str, Endpoint]:
 def bind(
     endpoints: dict[str, Endpoint], backlog: int, beside: Collection[socket.socket] = ()
 ) -> dict[str, socket.socket]:
-    """Bind and listen. Raises `Refusal` (`address-in-use`, `not-permitted`, `bad-address-to-listen-on`).
+    """Bind and listen.
 
-    `beside` are listeners of ours that go when the new ones serve: they are not in the way.
+    Raises `Refusal` (`address-in-use`, `address-taken-twice`, `not-permitted`, `bad-address-to-listen-on`). `beside` are listeners of ours that go when the new ones serve: they are not in the way.
     """
     bound: dict[str, socket.socket] = {}
+    _check_places(endpoints)
     try:
         for name, endpoint in endpoints.items():
             bound[name] = _bind(
@@ -46,6 +47,17 @@ def bind(
             each.close()
         raise
     return bound
+
+
+def _check_places(endpoints: dict[str, Endpoint]) -> None:
+    """Refuse two listeners in one place before the system does: it cannot say whose fault it is."""
+    taken: dict[Endpoint, str] = {}
+    for name, endpoint in endpoints.items():
+        other = taken.setdefault(endpoint, name)
+        if other != name and endpoint.port:
+            raise Refusal(
+                "address-taken-twice", f"{other} and {name} cannot both listen on {endpoint}; give one another port."
+            )
 
 
 def name_of(listener: socket.socket) -> str:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from winpop.db.home import Home, become_owner
@@ -23,7 +24,7 @@ from winpop.services.master import Master, Service
 from winpop.services.worker import run_loop, serve
 from winpop.services.world import mail_root
 from winpop.telemetry.log import Log
-from winpop.terms.refusals import Refusal, out_of_reach, readable
+from winpop.terms.refusals import Refusal, readable
 
 _TRIES, _PAUSE = 5, 0.05
 
@@ -39,9 +40,7 @@ def run(home: Home, overrides: dict[str, str], workers: int | None, *, as_json: 
     settings = _settings(home, overrides)
     endpoints = listening.wanted(settings)
     if not endpoints:
-        raise out_of_reach(
-            "nothing-to-serve", "Every listener is off; give one an address, such as --pop3 127.0.0.1:1110."
-        )
+        raise Refusal("nothing-to-serve", "Every listener is off; give one an address, such as --pop3 127.0.0.1:1110.")
     log = Log(settings.logging)
     for name in listening.NOT_BUILT:
         if getattr(settings, name) is not None:
@@ -87,8 +86,8 @@ def _serve(service: Service, log: Log, *, as_json: bool) -> int:
     return run_loop(_keep(service, log, ready))
 
 
-async def _keep(service: Service, log: Log, ready: object) -> int:
-    return await Master(service, log).run(ready)  # type: ignore[arg-type]
+async def _keep(service: Service, log: Log, ready: Callable[[int], None]) -> int:
+    return await Master(service, log).run(ready)
 
 
 def _leave(*_: object) -> NoReturn:

@@ -45,6 +45,7 @@ class SmtpConnection(Connection):
             message=settings.messagesize,
             recipients=settings.recipientmax,
             errors=settings.errormax,
+            idle_commands=settings.idlemax,
             hops=settings.hopmax,
         )
         return smtp.Session(limits, hostname=settings.hostname, lmtp=self.lmtp)

@@ -25,8 +25,6 @@ from winpop.telemetry.log import Log, LogThread
 T = TypeVar("T")
 _ROOM_HOLDS = 1.0
 """Seconds between two looks at the free disk."""
-_CHECKS_WAITING = 200
-"""Passwords that may wait to be checked; more are told to try again (at 28 ms each the last would wait seconds)."""
 
 
 class World:
@@ -89,7 +87,7 @@ class World:
 
     async def _check(self, verify: Callable[[], bool]) -> bool:
         """Check a password in a thread. Raises `TimeoutError` when too many wait already."""
-        if self._checks >= _CHECKS_WAITING:
+        if self._checks >= self.settings.logonqueue:
             raise TimeoutError
         self._checks += 1
         try:
