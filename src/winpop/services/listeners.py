@@ -33,7 +33,8 @@ def bind(
 ) -> dict[str, socket.socket]:
     """Bind and listen.
 
-    Raises `Refusal` (`address-in-use`, `address-taken-twice`, `not-permitted`, `bad-address-to-listen-on`). `beside` are listeners of ours that go when the new ones serve: they are not in the way.
+    Raises `Refusal` (`address-in-use`, `address-taken-twice`, `not-permitted`, `bad-address-to-listen-on`).
+    `beside` are listeners of ours that go when the new ones serve: they are not in the way.
     """
     bound: dict[str, socket.socket] = {}
     _check_places(endpoints)
