@@ -1,7 +1,8 @@
 """`make run`: the whole service on loopback ports, with a domain, two mailboxes and a message to try it on.
 
 Everything goes through the tool and the wire, as a user would do it. The mailboxes get new random passwords at each
-run, since no password of ours should ever stand in a document. Ends with Ctrl-C; the home `.demo` stays.
+run, since no password of ours should ever stand in a document. Ends with Ctrl-C; the home, `.demo` unless a
+third argument names another, stays.
 """
 
 import json
@@ -12,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HOME = Path(__file__).resolve().parent.parent / ".demo"
+HOME = Path(sys.argv[3]) if len(sys.argv) > 3 else Path(__file__).resolve().parent.parent / ".demo"  # noqa: PLR2004
 WINPOP = Path(sys.executable).with_name("winpop")
 DOMAIN = "example.com"
 ALICE, BOB = f"alice@{DOMAIN}", f"bob@{DOMAIN}"
@@ -108,4 +109,4 @@ def winpop(*arguments: str, given: str = "") -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:3]))

@@ -153,3 +153,9 @@ def test_what_comes_later_is_understood_and_refused(home: Home, word: str) -> No
     assert (refusal.code, refusal.kind) == ("not-yet", Kind.REFUSED)
     assert refused(home, word, address="nobody@example.com").code == "no-such-mailbox"
     assert refused(home, word, address="example.com").code == "bad-address"
+
+
+def test_a_new_domain_tells_who_gets_mail_for_its_postmaster(home: Home) -> None:
+    assert "postmaster@new.example is refused" in do(home, "add", target="new.example").notes[0]
+    do(home, "set", name="postmaster", values="alice@example.com")
+    assert do(home, "add", target="newer.example").notes == ()

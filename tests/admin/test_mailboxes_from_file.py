@@ -2,13 +2,14 @@
 
 import io
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from admin.doing import ADMINISTRATOR, audited, do
+from admin.doing import ADMINISTRATOR, audited, do, invoked
 from winpop.admin import mailboxes_from_file
 from winpop.admin.contract import Secret
 from winpop.admin.invoke import invoke
@@ -23,7 +24,7 @@ from winpop.db.sqlite import Sqlite
 from winpop.directory import mailboxes
 from winpop.directory.domains import Domain
 from winpop.terms.names import Address
-from winpop.terms.refusals import Refusal, out_of_reach
+from winpop.terms.refusals import Kind, Refusal, out_of_reach
 
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$WkFlG57QHUr9hFtGqj89Xw$lCLXYSQpcAMXe75SQ3TJJZ5kZ0xCt+lU74jew48mwSU"
 
@@ -147,6 +148,52 @@ def test_what_was_committed_stays_when_the_disk_fills_up(home: Home, monkeypatch
     assert do(home, "stat", domain="example.com").data["mailboxes"] == 2 + 2
     outcome = take(home, text)
     assert (outcome.data["added"], outcome.data["present"]) == (3, 2)
+
+
+def test_what_takes_long_to_hash_is_committed_by_time(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailboxes_from_file, "_SECONDS", 0.0)
+    monkeypatch.setattr(passwords, "make_hash", lambda _password: HASH)
+    assert take(home, "a@example.com,pw\nb@example.com,pw\n").data["added"] == 2
+    assert audited(home) == [("add", "1 mailbox from a file", "done")] * 2
+
+
+def test_an_interrupt_leaves_what_was_committed_and_counts_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailboxes_from_file, "_BATCH", 2)
+    add = mailboxes.add
+
+    def interrupted(transaction: Transaction, domain: Domain, address: Address, password_hash: str) -> None:
+        if address.mailbox == "user3":
+            raise KeyboardInterrupt
+        add(transaction, domain, address, password_hash)
+
+    monkeypatch.setattr(mailboxes, "add", interrupted)
+    with pytest.raises(Refusal, match="Interrupted; 2 mailboxes went in") as caught:
+        take(home, "".join(f"user{n}@example.com,{HASH}\n" for n in range(5)))
+    assert (caught.value.code, caught.value.kind) == ("interrupted", Kind.REFUSED)
+    assert do(home, "stat", domain="example.com").data["mailboxes"] == 2 + 2
+    assert audited(home) == [("add", "2 mailboxes from a file", "done"), ("add", "", "interrupted")]
+
+
+def test_the_audit_names_the_file(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f"dave@example.com,{HASH}\n")
+    with path.open("rb") as file:
+        invoked(home, "add", {"from": file})
+    assert audited(home) == [("add", f"1 mailbox from {path}", "done")]
+
+
+def test_an_empty_file_is_told(home: Home) -> None:
+    for text in ("", "address,password\n", "\n\n"):
+        assert take(home, text).notes == ("There was no row in what was read.",)
+    assert take(home, "alice@example.com,pw\n").notes == ()
+
+
+def test_a_first_column_that_is_no_address_is_not_quoted(home: Home) -> None:
+    outcome = take(home, "p@ss,alice@example.com\np%ss@example.com,alice@example.com\n")
+    assert skipped(outcome) == [(1, "bad-domain"), (2, "bad-mailbox-name")]
+    assert "ss" not in "".join(
+        row["address"] + row["sentence"].replace("address", "") for row in outcome.data["skipped"]
+    )
 
 
 def test_a_file_stands_in_place_of_a_name_and_never_beside_it(home: Home) -> None:

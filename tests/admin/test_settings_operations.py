@@ -1,5 +1,7 @@
 """get and set: documented words, combinations, limits."""
 
+import sqlite3
+
 import pytest
 
 from admin.doing import audited, do, dump, refused
@@ -114,3 +116,49 @@ def test_what_means_the_same_changes_nothing(home: Home) -> None:
 def test_a_short_autologout_is_taken_with_a_note(home: Home) -> None:
     assert "600" in do(home, "set", name="autologout", values="599").notes[0]
     assert do(home, "set", name="autologout", values="600").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "meet"),
+    [
+        ("127.0.0.1:2525", "127.0.0.1:2525", True),
+        ("*:2525", "127.0.0.1:2525", True),
+        ("[::1]:2525", "*:2525", True),
+        ("0.0.0.0:2525", "127.0.0.1:2525", True),
+        ("[::]:2525", "[::1]:2525", True),
+        ("127.0.0.1:2525", "127.0.0.2:2525", False),
+        ("[::]:2525", "127.0.0.1:2525", False),
+        ("127.0.0.1:2525", "127.0.0.1:2526", False),
+        ("127.0.0.1:0", "127.0.0.1:0", False),
+        ("127.0.0.1:2525", "off", False),
+    ],
+)
+def test_two_listeners_do_not_get_the_same_address(home: Home, one: str, two: str, meet: bool) -> None:  # noqa: FBT001
+    do(home, "set", name="smtp", values=one)
+    if meet:
+        refusal = refused(home, "set", name="lmtp", values=two)
+        assert (refusal.code, refusal.kind) == ("address-taken-twice", Kind.REFUSED)
+        assert "smtp" in refusal.sentence
+    else:
+        do(home, "set", name="lmtp", values=two)
+
+
+def test_the_defaults_and_the_word_port_count_too(home: Home) -> None:
+    assert refused(home, "set", name="lmtp", values="127.0.0.1:110").code == "address-taken-twice"
+    assert refused(home, "set", name="port", values="25").code == "address-taken-twice"
+    do(home, "set", name="smtp", values="off")
+    assert do(home, "set", name="port", values="25").changed
+
+
+def test_a_setting_that_somebody_has_damaged_is_named_and_can_be_mended(home: Home) -> None:
+    connection = sqlite3.connect(home.database)
+    connection.execute("INSERT INTO setting (name, value) VALUES ('pop3', 'nonsense'), ('hopmax', 'many')")
+    connection.commit()
+    connection.close()
+    assert do(home, "set", name="hopmax", values="default").changed  # one damage does not keep another
+    for word, given in (("get", {"name": "port"}), ("set", {"name": "port", "values": "1110"})):
+        refusal = refused(home, word, **given)
+        assert (refusal.code, refusal.kind) == ("setting-damaged", Kind.OUT_OF_REACH)
+        assert "pop3" in refusal.sentence
+    assert do(home, "set", name="pop3", values="default").changed
+    assert value(home, "port") == "110"

@@ -29,6 +29,8 @@ BAD = [
     ("add example.org --from x.csv", 2, "no-such-file"),
     ("add --from /", 2, "no-such-file"),
     ("createquotafile alice@example.com /user:", 2, "bad-user"),
+    ("-v", 2, "unknown-switch"),
+    ("-V unlock", 2, "unknown-switch"),
     # names
     ("unlock example", 2, "bad-domain"),
     ("unlock example.com.", 2, "bad-domain"),
@@ -97,7 +99,7 @@ BAD = [
     ("--home \0 list", 2, "bad-home"),
     ("--home /nowhere/at/all list", 4, "no-installation"),
     ("--home /nowhere/at/all unlock example.com", 4, "no-installation"),
-    ("--home /dev/null/x list", 4, "no-installation"),
+    ("--home /dev/null/x list", 4, "bad-home"),
     # passwords
     ("changepwd alice@example.com", 2, "bad-password"),
     (f"changepwd alice@example.com {'x' * 249}", 2, "bad-password"),
@@ -127,7 +129,7 @@ def test_a_home_that_is_none(tmp_path: Path) -> None:
     file.write_text("not a database")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "winpop.db").write_text("not a database, and long enough to be looked at" * 100)
-    for path, code in ((file, "no-installation"), (tmp_path / "home", "database-unreachable")):
+    for path, code in ((file, "bad-home"), (tmp_path / "home", "database-unreachable")):
         result = winpop(Home(path), "list", "--json")
         assert (result.status, result.document["error"]["code"]) == (4, code)
     assert winpop(Home(file), "add", "example.com").status == 4
@@ -135,3 +137,17 @@ def test_a_home_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "open").chmod(0o777)
     assert winpop(Home(tmp_path / "open"), "add", "example.com", "--json").document["error"]["code"] == "unsafe-home"
     assert list((tmp_path / "open").iterdir()) == []
+
+
+def test_a_home_that_others_may_write_in_is_refused_by_every_word(home: Home) -> None:
+    home.path.chmod(0o777)
+    for typed in ("list", "stat", "unlock example.com", "get", "audit", "changepwd alice@example.com new", "add x.org"):
+        result = winpop(home, *typed.split(), "--json")
+        assert (result.status, result.document["error"]["code"]) == (1, "unsafe-home")
+
+
+def test_what_is_no_directory_is_not_offered_as_a_home(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert winpop(Home(tmp_path / "file"), "list").err == (
+        f"winpop: {tmp_path}/file cannot be a home: Not a directory. [bad-home]\n"
+    )

@@ -2,14 +2,17 @@
 
 import getpass
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from cli.tool import dump, winpop
 from winpop.auth import passwords
+from winpop.cli import terminal
 from winpop.db.home import Home
 from winpop.db.sqlite import Sqlite
 from winpop.directory import domains, mailboxes
@@ -94,6 +97,14 @@ def test_a_person_is_asked_twice(home: Home, monkeypatch: pytest.MonkeyPatch) ->
     assert password_works(home, "alice@example.com", b"new")
 
 
+def test_a_password_that_is_not_utf_8_is_refused_and_not_shown(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(getpass, "getpass", lambda _prompt: b"CaNaRy\xff".decode("utf-8"))
+    result = winpop(home, "changepwd", "alice@example.com", "--json", person=True)
+    assert (result.status, result.document["error"]["code"]) == (2, "bad-password")
+    assert "CaNaRy" not in result.out + result.err
+    assert password_works(home, "alice@example.com", b"secret")
+
+
 def test_a_password_as_argument_is_taken_with_a_note(home: Home) -> None:
     for typed in ("changepwd alice@example.com new", "add dave@example.com /createuser new"):
         result = winpop(home, *typed.split())
@@ -104,7 +115,7 @@ def test_a_password_as_argument_is_taken_with_a_note(home: Home) -> None:
 
 def test_a_person_is_asked_before_a_deletion(home: Home) -> None:
     before = dump(home)
-    for answer in (b"n\n", b"\n", b"", b"perhaps\n"):
+    for answer in (b"n\n", b"\n", b"", b"perhaps\n", b"\xff\n"):
         result = winpop(home, "delete", "example.com", given=answer, person=True)
         assert (result.status, dump(home) == before) == (1, True)
         assert "Delete the domain example.com with 2 mailboxes and 0 messages?" in result.err
@@ -127,7 +138,7 @@ def test_a_file_with_a_bad_row_exits_1_and_names_it(home: Home, tmp_path: Path) 
     result = winpop(home, "add", "--from", str(file))
     assert (result.status, result.err) == (1, "")
     assert "1 added, 0 there already, 1 skipped" in result.out
-    assert result.out.splitlines()[-1].split()[:3] == ["2", "nobody", "bad-address"]
+    assert result.out.splitlines()[-1].split()[:3] == ["2", "-", "bad-address"]
     document = winpop(home, "--json", "add", "/from:-", given=file.read_bytes()).document
     assert (document["added"], document["present"]) == (0, 1)
     assert [row["line"] for row in document["skipped"]] == [2]
@@ -160,14 +171,18 @@ def test_no_traceback_is_ever_shown_unless_wanted(home: Home, monkeypatch: pytes
     assert dump(home) == before
 
 
-def test_an_interrupt_is_quiet(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_one_sentence(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(domains, "lock", interrupted)
     before = dump(home)
     result = winpop(home, "lock", "example.com")
-    assert (result.status, result.out, result.err) == (130, "", "")
+    assert (result.status, result.out) == (1, "")
+    assert (
+        result.err == "winpop: Interrupted; 'winpop audit' tells whether anything was changed before. [interrupted]\n"
+    )
+    assert winpop(home, "lock", "example.com", "--json").document["error"]["code"] == "interrupted"
     assert dump(home) == before
 
 
@@ -196,6 +211,59 @@ def test_a_full_disk_under_the_output_is_told(home: Home) -> None:
     assert result.stderr.endswith("[output-lost]\n")
     assert result.stderr.count("\n") == 1
     assert command(home, "$W list >&- 2>&-").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "code"),
+    [
+        ("$W add --from - <&-", 2, "no-such-file"),
+        ("$W add --from - 0>/dev/null", 2, "no-such-file"),
+        ("$W changepwd alice@example.com <&-", 2, "bad-password"),
+        ("$W changepwd alice@example.com 0>/dev/null", 2, "bad-password"),
+        ("$W add dave@example.com /createuser <&-", 2, "bad-password"),
+        ("$W add --from - <&- >&-", 2, "no-such-file"),
+        ("$W delete example.com <&- >&-", 0, ""),
+        ("$W unlock <&- 2>&-", 2, ""),
+    ],
+)
+def test_closed_streams_are_told_in_a_sentence(home: Home, line: str, status: int, code: str) -> None:
+    result = command(home, line)
+    assert (result.returncode, result.stdout) == (status, "" if code or status else result.stdout)
+    assert "Traceback" not in result.stderr
+    assert result.stderr.endswith(f"[{code}]\n" if code else "")
+
+
+def test_a_person_who_cannot_be_asked_has_not_confirmed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert not terminal.confirms("Sure?")
+    assert home.exists()
+
+
+def test_an_interrupted_import_says_how_many_are_in(home: Home) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "winpop", "--home", str(home.path), "add", "--from", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write("".join(f"user{n}@example.com,pw{n}\n" for n in range(1000)))
+    process.stdin.flush()
+    until = time.monotonic() + 30
+    while not (count := mailbox_count(home)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert 0 < count < 500
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, "")
+    assert err.startswith(f"winpop: Interrupted; {mailbox_count(home)} mailboxes went in and will stay")
+    assert err.endswith("[interrupted]\n")
+
+
+def mailbox_count(home: Home) -> int:
+    document = winpop(home, "stat", "example.com", "--json").document
+    return int(document["mailboxes"]) - 2  # those of `home`
 
 
 def test_a_terminal_without_the_characters_still_shows_something(home: Home) -> None:

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,8 @@ from cli.tool import winpop
 from winpop import __version__
 from winpop.cli import surroundings
 from winpop.cli.words import SYNTAX
-from winpop.db.home import Home
+from winpop.db import home as home_module
+from winpop.db.home import Home, _needed, check_owner
 from winpop.terms.refusals import Refusal
 
 NOBODY = 65534
@@ -108,10 +109,51 @@ def test_who_may_not_use_the_home_is_told(place: Path, mode: int) -> None:
     assert result.returncode == 3
 
 
+@as_root
+def test_root_does_not_become_who_cannot_read_this_python(place: Path) -> None:
+    home = place / "home"
+    home.mkdir(mode=0o700)
+    os.chown(home, NOBODY, NOBODY)
+    secret = place / "module.py"
+    secret.write_text("")
+    secret.chmod(0o600)
+    for typed in (["add", "example.com"], ["list"]):
+        result = winpop_as(0, home, *typed, needed=[str(secret)])
+        assert (result.returncode, result.stdout) == (3, "")
+        assert f"cannot read {secret}" in result.stderr
+        assert result.stderr.endswith("[not-permitted]\n")
+    assert list(home.iterdir()) == []
+
+
+@as_root
+def test_looking_for_the_owner_changes_nobody(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.chown(place, NOBODY, NOBODY)
+    before = os.getresuid(), os.getresgid(), os.getgroups()
+    monkeypatch.setattr(home_module, "_needed", list)
+    owner = check_owner(place)
+    assert owner is not None
+    assert owner.st_uid == NOBODY
+    monkeypatch.setattr(home_module, "_needed", lambda: ["/etc/shadow"])
+    with pytest.raises(Refusal, match="cannot read /etc/shadow"):
+        check_owner(place)
+    assert (os.getresuid(), os.getresgid(), os.getgroups()) == before
+    assert check_owner(place / "missing") is None
+
+
+def test_what_the_owner_must_read_is_there() -> None:
+    needed = _needed()
+    assert sys.executable in needed
+    assert [
+        name for name in ("os.py", "home.py", "__init__.py") if not any(path.endswith(name) for path in needed)
+    ] == []
+    assert all(os.access(path, os.R_OK) for path in needed)
+
+
 # Everything is loaded before the program becomes another user, who may not be able to read this Python.
 PROGRAM = """
 import concurrent.futures.thread, csv, os, pwd, resource, sys
 import winpop.cli.main, winpop.db.migrations
+winpop.db.home._needed = lambda needed=sys.argv.pop(2).split(): needed
 winpop.db.migrations.steps()
 if (user := int(sys.argv.pop(1))):
     os.setgroups([]), os.setgid(user), os.setuid(user)
@@ -119,6 +161,6 @@ sys.exit(winpop.cli.main.main())
 """
 
 
-def winpop_as(user: int, home: Path, *typed: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PROGRAM, str(user), "--home", str(home), *typed]
+def winpop_as(user: int, home: Path, *typed: str, needed: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM, str(user), " ".join(needed), "--home", str(home), *typed]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

@@ -28,6 +28,11 @@ def shows(home: Home, result: Result) -> bool:
         f"changepwd alice@example.com {CANARY}",
         f"changepwd nobody@example.com {CANARY}",
         f"changepwd nobody {CANARY}",
+        f"changepwd {CANARY} alice@example.com",
+        f"changepwd p@{CANARY} alice@example.com",
+        f"changepwd {CANARY}",
+        f"add {CANARY} /createuser dave@example.com",
+        f"add p@{CANARY} /createuser:dave@example.com",
         f"changepwd alice@example.com {CANARY} {CANARY}",
         f"changepwd alice@example.com --{CANARY}",
         f"changepwd alice@example.com {CANARY}\r",
@@ -51,7 +56,7 @@ def test_no_way_in_is_a_way_out(
         f"dave@example.com,{CANARY}\neve@nowhere.example,{CANARY}\nalice@example.com,{CANARY}\n{CANARY},x@example.com\n"
         f"{CANARY}\na@example.com;{CANARY}\nb@example.com,{CANARY},{CANARY}\nc@example.com,"
         f'"{CANARY}\n'
-        f"{CANARY},dave@example.com\nd@example.com,$argon2id${CANARY}\n"
+        f"{CANARY},dave@example.com\np@{CANARY},dave@example.com\np%{CANARY}@example.com,x\nd@example.com,$argon2id${CANARY}\n"
     )  # fmt: skip
     result = winpop(home, *typed.split(" "), *json, given=given.encode())
     assert not shows(home, result)

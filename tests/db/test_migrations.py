@@ -177,4 +177,5 @@ def test_a_file_cannot_be_a_home(tmp_path: Path) -> None:
     with pytest.raises(Refusal) as caught:
         home.make()
     assert caught.value.code == "bad-home"
-    assert not home.exists()
+    with pytest.raises(Refusal, match="Not a directory"):
+        home.exists()

@@ -167,6 +167,16 @@ def test_a_mistake_in_our_own_statement_is_no_refusal(database: Sqlite) -> None:
         database.all("SELECT FROM")
 
 
+@pytest.mark.parametrize("damage", ["DROP TABLE audit", "ALTER TABLE audit RENAME COLUMN actor TO other"])
+def test_a_schema_that_somebody_has_damaged_is_told(home: Home, database: Sqlite, damage: str) -> None:
+    connection = sqlite3.connect(home.database)
+    connection.execute(damage)
+    connection.close()
+    with pytest.raises(Refusal, match="damaged") as caught:
+        database.all("SELECT actor FROM audit")
+    assert (caught.value.code, caught.value.kind) == ("database-unreachable", Kind.OUT_OF_REACH)
+
+
 def test_a_number_is_zero_where_there_is_none(database: Sqlite) -> None:
     assert database.number("SELECT max(id) FROM audit") == 0
     assert database.number("SELECT id FROM audit") == 0

@@ -23,7 +23,17 @@ def add(work: Work, target: DomainName | Address, createuser: str | None) -> Out
                 "createuser-needs-mailbox", f"/createuser makes the account of a mailbox, and {target} is a domain."
             )
         domains.add(work.transaction, target)
-        return Outcome(f"The domain {target} is made.", {"domain": str(target)}, changed=True)
+        note = (  # SMTP wants every domain to take mail for its postmaster
+            f"Mail for postmaster@{target} is refused until there is that mailbox, or 'winpop set postmaster ADDRESS' "
+            "names another."
+        )
+        nobody = settings.stored(work.transaction).get("postmaster", "none").lower() == "none"
+        return Outcome(
+            f"The domain {target} is made.",
+            {"domain": str(target)},
+            changed=True,
+            notes=(note,) if nobody else (),
+        )
     domain = domains.find(work.transaction, target.domain)
     if createuser is None:
         raise Refusal(

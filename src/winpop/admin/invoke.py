@@ -115,13 +115,27 @@ def _argument(operation: Operation, argument: Argument, given: Given) -> Any:  #
             f"'{operation.word}' takes either {argument.shown.replace(' | ', ' or ')} or /{argument.unless}.",
         )
     if value is not None:
-        return argument.read(_text(value))
+        try:
+            return argument.read(_text(value))
+        except Refusal as refusal:
+            if argument.secret or not _with_password(operation, given):
+                raise
+            shown = argument.shown.replace(" | ", " or ")
+            raise not_understood(  # the two may be swapped, so not even this one is quoted
+                refusal.code, f"The first word is not {shown}; write it like alice@example.com."
+            ) from None
     if argument.optional or instead:
         return None
     raise not_understood(
         "missing-argument",
         f"'{operation.word}' needs {argument.shown.replace(' | ', ' or ')}; 'winpop help {operation.word}' shows how.",
     )
+
+
+def _with_password(operation: Operation, given: Given) -> bool:
+    """Tell whether a password is, or may be, among what was given."""
+    secrets = [switch.name for switch in operation.switches if switch.secret]
+    return any(argument.secret for argument in operation.arguments) or any(name in given for name in secrets)
 
 
 def _switch(switch: Switch, given: Given) -> Any:  # noqa: ANN401 - each has its own type

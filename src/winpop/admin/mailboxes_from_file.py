@@ -1,11 +1,12 @@
 """Many mailboxes from a CSV file of `address,password` or `address,password_hash`.
 
 A row is a line: neither an address nor a password can hold a line end. Invariant: a row that cannot be taken is named
-and skipped, and every other row goes in; each batch is one transaction, so what was said to be added stays, and
-giving the same file again goes on where it stopped. No password is ever quoted.
+and skipped, and every other row goes in; each batch is one transaction, of 500 rows or what is hashed in a second,
+so what was said to be added stays, and giving the same file again goes on where it stopped. No password is ever quoted.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,9 +19,10 @@ from winpop.auth import passwords
 from winpop.db.contract import Reader
 from winpop.directory import domains, mailboxes
 from winpop.terms.names import Address, DomainName
-from winpop.terms.refusals import Refusal, readable
+from winpop.terms.refusals import Refusal, not_understood
 
 _BATCH = 500
+_SECONDS = 1.0
 _THREADS = 2
 _LONGEST_LINE = 4096
 _HASH = "$argon2id$"
@@ -51,20 +53,51 @@ class _Counts:
     present: int = 0
     skipped: list[_Skipped] = field(default_factory=list)
 
+    def take(self, others: "_Counts") -> None:
+        self.added += others.added
+        self.present += others.present
+        self.skipped += others.skipped
+
 
 def add_from_file(batches: Batches, file: BinaryIO) -> Outcome:
     """Make the mailboxes of a file. The outcome is complete when every row is in or was there already."""
     counts = _Counts()
+    try:
+        _add_all(batches, file, counts)
+    except KeyboardInterrupt:
+        raise Refusal(
+            "interrupted",
+            f"Interrupted; {_mailboxes(counts.added)} went in and will stay; the same file goes on there.",
+        ) from None
+    return _outcome(counts)
+
+
+def _add_all(batches: Batches, file: BinaryIO, counts: _Counts) -> None:
     rows = _rows(file)
     with _hashing() as hashed:
         while batch := list(islice(rows, _BATCH)):
             counts.skipped += [row for row in batch if isinstance(row, _Skipped)]
             missing = _missing(batches.database, [row for row in batch if isinstance(row, _Row)], counts)
-            if missing:
-                ready = hashed(missing)
-                batches.commit(partial(_add, rows=ready, counts=counts), f"{len(ready)} mailboxes from a file")
-            batches.tell(f"{counts.added} added, {counts.present} there already, {len(counts.skipped)} skipped")
-    return _outcome(counts)
+            for ready in hashed(missing):
+                these = _Counts()
+                batches.commit(partial(_add, rows=ready, counts=these), f"{_mailboxes(len(ready))} from {_name(file)}")
+                counts.take(these)  # only now: an interrupted commit adds nothing
+                batches.tell(_progress(counts))
+            batches.tell(_progress(counts))
+
+
+def _progress(counts: _Counts) -> str:
+    return f"{counts.added} added, {counts.present} there already, {len(counts.skipped)} skipped"
+
+
+def _mailboxes(count: int) -> str:
+    return "1 mailbox" if count == 1 else f"{count} mailboxes"
+
+
+def _name(file: BinaryIO) -> str:
+    """Return what the audit shall call a file."""
+    name = getattr(file, "name", None) or "a file"
+    return "standard input" if name == "<stdin>" else str(name)
 
 
 def _missing(reader: Reader, rows: Iterable[_Row], counts: _Counts) -> list[_Row]:
@@ -83,24 +116,37 @@ def _missing(reader: Reader, rows: Iterable[_Row], counts: _Counts) -> list[_Row
 
 
 @contextlib.contextmanager
-def _hashing() -> Iterator[Callable[[list[_Row]], list[_Row]]]:
-    """Give a function that hashes the passwords of rows, in threads: hashing leaves the interpreter's lock."""
+def _hashing() -> Iterator[Callable[[list[_Row]], Iterator[list[_Row]]]]:
+    """Give a function that hashes the passwords of rows and yields those that are ready about every second.
+
+    It uses threads: hashing leaves the interpreter's lock.
+    """
     from concurrent.futures import ThreadPoolExecutor  # here: no other operation needs it
 
     def hashed(row: _Row) -> _Row:
         secret = row.secret if isinstance(row.secret, str) else passwords.make_hash(row.secret)
         return _Row(row.line, row.address, secret)
 
+    def in_time(rows: list[_Row]) -> Iterator[list[_Row]]:
+        ready: list[_Row] = []
+        until = time.monotonic() + _SECONDS
+        for row in pool.map(hashed, rows):
+            ready.append(row)
+            if time.monotonic() >= until:
+                yield ready
+                ready, until = [], time.monotonic() + _SECONDS
+        if ready:
+            yield ready
+
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        yield lambda rows: list(pool.map(hashed, rows))
+        yield in_time
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest of its batch
 
 
 def _add(work: Work, rows: list[_Row], counts: _Counts) -> Outcome:
     """Make the mailboxes of a batch. What may have changed since it was looked up is looked up again."""
-    before = counts.added
     known: dict[DomainName, domains.Domain] = {}
     for row in rows:
         name = row.address.domain
@@ -114,7 +160,7 @@ def _add(work: Work, rows: list[_Row], counts: _Counts) -> Outcome:
                 counts.present += 1
             else:
                 counts.skipped.append(_unless_lost(row, refusal))
-    return Outcome(changed=counts.added > before)
+    return Outcome(changed=counts.added > 0)
 
 
 def _unless_lost(row: _Row, refusal: Refusal) -> _Skipped:
@@ -126,6 +172,7 @@ def _unless_lost(row: _Row, refusal: Refusal) -> _Skipped:
 
 def _outcome(counts: _Counts) -> Outcome:
     skipped = sorted(counts.skipped, key=lambda row: row.line)
+    empty = not (counts.added or counts.present or skipped)
     return Outcome(
         f"Mailboxes: {counts.added} added, {counts.present} there already, {len(skipped)} skipped.",
         {
@@ -141,6 +188,7 @@ def _outcome(counts: _Counts) -> Outcome:
             ("LINE", "ADDRESS", "CODE", "WHY IT WAS SKIPPED"),
             tuple((row.line, row.address or "-", row.code, row.sentence) for row in skipped),
         ),
+        notes=("There was no row in what was read.",) if empty else (),
         complete=not skipped,
     )
 
@@ -167,15 +215,22 @@ def _rows(file: BinaryIO) -> Iterator[_Row | _Skipped]:
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
     """Yield each line with its number, without its end; None for one that is too long to be a row."""
     number = 0
-    while line := file.readline(_LONGEST_LINE):
+    while line := _read_line(file):
         number += 1
         whole = line.endswith(b"\n") or len(line) < _LONGEST_LINE
         rest = line
         while not (rest.endswith(b"\n") or len(rest) < _LONGEST_LINE):
-            rest = file.readline(_LONGEST_LINE)
+            rest = _read_line(file)
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")  # the byte order mark that spreadsheets write
         yield number, line.removesuffix(b"\n").removesuffix(b"\r") if whole else None
+
+
+def _read_line(file: BinaryIO) -> bytes:
+    try:
+        return file.readline(_LONGEST_LINE)
+    except OSError as error:  # standard input that is open for writing only
+        raise not_understood("no-such-file", f"The file cannot be read: {error.strerror}.") from None
 
 
 def _row(number: int, fields: list[str] | None, *, only_hashes: bool) -> _Row | _Skipped:
@@ -193,7 +248,9 @@ def _row(number: int, fields: list[str] | None, *, only_hashes: bool) -> _Row | 
     try:
         address = Address.parse(named)
     except Refusal as refusal:
-        return _Skipped(number, readable(named), refusal.code, refusal.sentence)
+        return _Skipped(  # not quoted: the columns may be swapped, and a password may have an @ in it
+            number, "", refusal.code, "The first column is not a mailbox address; write it like alice@example.com."
+        )
     try:
         if only_hashes or secret.startswith(_HASH):
             return _Row(number, address, passwords.check_hash(secret))

@@ -17,7 +17,7 @@ from winpop.admin.running import service_stopped
 from winpop.db.contract import Database, Reader
 from winpop.db.home import not_permitted
 from winpop.directory import settings
-from winpop.store.blobs import Blobs, unusable
+from winpop.store.blobs import Blobs, synchronise, unusable
 from winpop.terms.refusals import Refusal, not_understood, out_of_reach, readable
 
 _OTHERS_WRITE = 0o022
@@ -112,7 +112,7 @@ def _copy(reader: Reader, old: Blobs, new: Blobs) -> int:
                 "should have it.",
             )
     for directory in {new.path(str(name)).parent for name, _ in bodies}:
-        _synchronise(directory)
+        synchronise(directory)
     return len(bodies)
 
 
@@ -124,16 +124,6 @@ def _copy_one(source: Path, target: Path) -> int:
         writing.flush()
         os.fsync(writing.fileno())
         return writing.tell()
-
-
-def _synchronise(directory: Path) -> None:
-    if os.name != "posix":
-        return  # Windows makes a directory's entries durable by itself
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(old: Blobs, _database: Database) -> str | None:

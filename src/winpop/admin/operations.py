@@ -134,10 +134,12 @@ socketbacklog, socketmax, socketmin and socketthreshold together.
     ),
     Operation(
         "set",
-        "change a setting; a running service takes it at once",
+        "change a setting",
         """\
-'winpop get' shows the settings and what they mean. The value 'default' gives a setting its default back. The mail
-root can only be moved while the service is stopped, to a directory that is missing or empty; its mail goes along.
+A running service takes it at once; listeners and the number of workers when it runs with workers and no switch of
+its own overrides them. 'winpop get' shows the settings and what they mean. The value 'default' gives a setting its
+default back. The mail root can only be moved while the service is stopped, to a directory that is missing or empty;
+its mail goes along.
 
   winpop set autologout 900
   winpop set port 110

@@ -7,6 +7,7 @@ reader has taken it; what a running service does with it is the service's affair
 
 import re
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 from winpop.admin import mailroot
@@ -21,6 +22,7 @@ from winpop.terms.refusals import Refusal, not_understood, readable
 _LEAST_AUTOLOGOUT = 600  # RFC 1939 §3: "at least 10 minutes' duration"
 _LARGEST_PORT = 65535
 _DEFAULT = "default"
+_LISTENERS = ("pop3", "smtp", "lmtp")
 
 
 def read_name(text: str) -> str:
@@ -62,6 +64,8 @@ def _store(work: Work, values: dict[str, str]) -> Outcome:
     """Store what differs from what holds. The refusals are those of `settings.store`."""
     before = settings.stored(work.transaction)
     different = {name: text for name, text in values.items() if name in settings.LATER or _differs(before, name, text)}
+    for name in different:
+        _check_listener(before | different, name)
     settings.store(work.transaction, different)
     said = ", ".join(f"{name} {readable(text)}" for name, text in values.items())
     return Outcome(
@@ -76,8 +80,38 @@ def _differs(before: dict[str, str], name: str, text: str) -> bool:
     if text == setting.default:  # which the reader need not take: it may stand for something found at run time
         return before.get(name, setting.default) != text
     if name in before or setting.default:
-        return bool(setting.read(text) != setting.read(before.get(name, setting.default)))
+        value = setting.read(text)
+        try:
+            return bool(value != setting.read(before.get(name, setting.default)))
+        except Refusal:
+            return True  # what is there cannot be read, and is mended so
     return True
+
+
+def _check_listener(values: dict[str, str], name: str) -> None:
+    """Refuse an address that another listener has (`address-taken-twice`)."""
+    if name not in _LISTENERS:
+        return
+    ends = {each: settings.SETTINGS[each] for each in _LISTENERS}
+    one = ends[name].read(values.get(name, ends[name].default))
+    for other in _LISTENERS:
+        two = settings.read_stored(other, values.get(other, ends[other].default)) if other != name else None
+        if one is not None and two is not None and _meet(one, two):
+            raise Refusal(
+                "address-taken-twice",
+                f"{name} cannot listen on {one}, since {other} listens on {two}; take another port, or set {other} "
+                "first.",
+            )
+
+
+def _meet(one: Endpoint, two: Endpoint) -> bool:
+    """Tell whether two listeners would be in each other's way. Port 0 is another one each time."""
+    if one.port != two.port or one.port == 0:
+        return False
+    if one.host == two.host or "*" in {one.host, two.host}:
+        return True
+    first, second = ip_address(one.host), ip_address(two.host)
+    return first.version == second.version and (first.is_unspecified or second.is_unspecified)
 
 
 def _notes(name: str, text: str) -> tuple[str, ...]:
@@ -110,8 +144,7 @@ def _sockets(text: str) -> dict[str, str]:
 
 
 def _pop3(stored: dict[str, str]) -> Endpoint | None:
-    setting = settings.SETTINGS["pop3"]
-    endpoint: Endpoint | None = setting.read(stored.get("pop3", setting.default))
+    endpoint: Endpoint | None = settings.read_stored("pop3", stored.get("pop3", settings.SETTINGS["pop3"].default))
     return endpoint
 
 

@@ -44,6 +44,8 @@ def parse(typed: Sequence[str]) -> Command:
         word, syntax = None, Syntax({})
     else:
         word = typed[place].lower()
+        if word.startswith("-"):
+            raise _unknown_switch(None, Syntax({}), typed[place])
         if word not in SYNTAX:
             raise unknown_word(typed[place])
         syntax = SYNTAX[word]

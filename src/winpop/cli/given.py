@@ -64,6 +64,8 @@ def _secret(text: str) -> Secret:
 
 def _open(name: str) -> AbstractContextManager[BinaryIO]:
     if name == "-":
+        if sys.stdin is None:
+            raise not_understood("no-such-file", "Standard input is closed, so nothing can be read from it.")
         return nullcontext(sys.stdin.buffer)
     try:
         return Path(name).open("rb")

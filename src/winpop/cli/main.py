@@ -23,8 +23,6 @@ from winpop.cli.serving import serve
 from winpop.db.home import become_owner
 from winpop.terms.refusals import Refusal, not_understood, out_of_reach
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells count
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
@@ -36,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Refusal as refusal:
         return _refused(refusal, as_json=as_json)
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        asked = "Interrupted; 'winpop audit' tells whether anything was changed before."
+        return _refused(Refusal("interrupted", asked), as_json=as_json)
     except Exception as error:  # noqa: BLE001 - nobody shall ever be shown a traceback
         return _refused(_unexpected(error), as_json=as_json)
 

@@ -17,7 +17,7 @@ def is_there() -> bool:
 
 
 def password() -> str:
-    """Return a new password. Raises `Refusal` (`passwords-differ`)."""
+    """Return a new password. Raises `Refusal` (`passwords-differ`, `bad-password`)."""
     if not is_there():
         return _line()
     from getpass import getpass  # here: few commands ask
@@ -26,6 +26,11 @@ def password() -> str:
         first, again = getpass("New password: "), getpass("Once more: ")
     except EOFError:
         first = again = ""
+    except UnicodeDecodeError:
+        raise not_understood(
+            "bad-password",
+            "What was typed is not UTF-8; set the terminal to it, or give the password by standard input.",
+        ) from None
     if first != again:
         raise not_understood("passwords-differ", "The two passwords are not the same; nothing was changed.")
     return first
@@ -33,9 +38,11 @@ def password() -> str:
 
 def confirms(question: str) -> bool:
     """Ask, on standard error so that standard output stays what it is, and tell whether the answer was yes."""
+    if sys.stderr is None:
+        return False  # closed: nobody would see the question
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    return sys.stdin.buffer.readline(_LONGEST).strip().lower() in {b"y", b"yes"}
 
 
 class Progress:
@@ -61,5 +68,8 @@ class Progress:
 def _line() -> str:
     if sys.stdin is None:
         return ""
-    line = sys.stdin.buffer.readline(_LONGEST)
+    try:
+        line = sys.stdin.buffer.readline(_LONGEST)
+    except OSError:  # open for writing only, or gone
+        return ""
     return line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")

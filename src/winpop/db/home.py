@@ -8,6 +8,7 @@
 Invariant: only the owner of the home may read or write in it.
 """
 
+import importlib.util
 import os
 import stat
 import sys
@@ -48,15 +49,20 @@ class Home:
         return Path(setting) if setting else self.mail
 
     def exists(self) -> bool:
-        """Tell whether there is an installation here. Raises `Refusal` (`not-permitted`)."""
+        """Tell whether there is an installation here.
+
+        Raises `Refusal`: `not-permitted`, `unsafe-home`, `bad-home` for what is no directory.
+        """
         try:
             self.database.stat()
-        except (FileNotFoundError, NotADirectoryError):
+            status = self.path.stat()
+        except FileNotFoundError:
             return False
         except PermissionError:
             raise not_permitted(self.path) from None
         except OSError as error:
             raise out_of_reach("bad-home", f"{readable(str(self.path))} cannot be a home: {error.strerror}.") from None
+        self._check(status)
         return True
 
     def make(self) -> None:
@@ -70,6 +76,10 @@ class Home:
             raise out_of_reach(
                 "bad-home", f"{readable(str(self.path))} cannot be made a home: {error.strerror}."
             ) from None
+        self._check(status)
+
+    def _check(self, status: os.stat_result) -> None:
+        """Refuse a directory that others may write in."""
         if os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise Refusal(
                 "unsafe-home",
@@ -82,20 +92,66 @@ def become_owner(path: Path) -> None:
     """Give up root for good, for the owner of `path`, so that nothing in a home ever belongs to root by accident.
 
     Does nothing for others than root, for a home that is missing or root's own, and where there are no such users
-    (Windows). Raises `Refusal` (`not-permitted`).
+    (Windows). Raises `Refusal` (`not-permitted`) as `check_owner` does.
     """
-    if sys.platform == "win32" or os.geteuid() != 0:
+    owner = check_owner(path)
+    if sys.platform == "win32" or owner is None:
         return
     try:
-        owner = path.stat()
-        if owner.st_uid != 0:
-            os.setgroups([])
-            os.setgid(owner.st_gid)
-            os.setuid(owner.st_uid)
-    except (FileNotFoundError, NotADirectoryError):
-        return
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
     except OSError:
         raise not_permitted(path) from None
+
+
+def check_owner(path: Path) -> os.stat_result | None:
+    """Return whom `become_owner` would become, or None; nothing is changed.
+
+    Raises `Refusal` (`not-permitted`), also where that user cannot read this Python or this program: what is imported
+    later, and the workers of the service, would fail in the middle of things.
+    """
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return None
+    try:
+        owner = path.stat()
+        if owner.st_uid == 0:
+            return None
+        lost = _unreadable(owner)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        raise not_permitted(path) from None
+    if lost:
+        raise Refusal(
+            "not-permitted",
+            f"The owner of {readable(str(path))} cannot read {readable(lost[0])}, so root cannot act as that user; "
+            "install Python and winpop where every user can read them.",
+            Kind.NOT_PERMITTED,
+        )
+    return owner
+
+
+def _unreadable(owner: os.stat_result) -> list[str]:
+    """Return what this program needs and `owner` cannot read, asked as that user."""
+    assert sys.platform != "win32"
+    needed, groups, group = _needed(), os.getgroups(), os.getegid()
+    effective = os.access in os.supports_effective_ids
+    try:
+        os.setgroups([])
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
+        return [file for file in needed if not os.access(file, os.R_OK, effective_ids=effective)]
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def _needed() -> list[str]:
+    """Return a file of each place from which modules come: the interpreter, its library, this package, the others."""
+    argon2 = importlib.util.find_spec("argon2")
+    return [file for file in (sys.executable, os.__file__, __file__, argon2 and argon2.origin) if file]
 
 
 def not_permitted(path: Path) -> Refusal:

@@ -24,6 +24,9 @@ _PRAGMAS = (
 )
 _BUSY_SECONDS = 10.0
 _STATEMENTS = 256
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_LOST = ("no such table", "no such column")
+"""What the engine says of a damaged schema, under the code that it has for any mistake in a statement."""
 
 
 class Sqlite:
@@ -231,7 +234,7 @@ def _translated(home: Home) -> Iterator[None]:
                 raise out_of_reach(
                     "database-unreachable", f"The database in {place} cannot be used: {error}."
                 ) from error
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            case _ if code in _DAMAGED or (code == sqlite3.SQLITE_ERROR and str(error).startswith(_LOST)):
                 raise out_of_reach(
                     "database-unreachable",
                     f"The database in {place} is damaged ({error}); stop the service and bring back a backup.",

@@ -13,7 +13,7 @@ from typing import Any
 from winpop.db.contract import Reader, Transaction
 from winpop.terms.endpoints import Endpoint, Network, parse_networks
 from winpop.terms.names import Address
-from winpop.terms.refusals import Refusal, not_understood, readable
+from winpop.terms.refusals import Refusal, not_understood, out_of_reach, readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,10 +258,26 @@ def stored(reader: Reader) -> dict[str, str]:
 
 
 def load(reader: Reader, overrides: dict[str, str] | None = None) -> Settings:
-    """Return all settings; `overrides` hold for this run and come before what is stored."""
+    """Return all settings; `overrides` hold for this run and come before what is stored.
+
+    Raises `Refusal` (`setting-damaged`).
+    """
     texts = {name: setting.default for name, setting in SETTINGS.items()} | stored(reader) | (overrides or {})
     texts["hostname"] = texts["hostname"] or own_hostname()
-    return Settings(**{name: setting.read(texts[name]) for name, setting in SETTINGS.items()})
+    return Settings(**{name: read_stored(name, texts[name]) for name in SETTINGS})
+
+
+def read_stored(name: str, text: str) -> Any:  # noqa: ANN401 - each setting has its own type
+    """Read what is stored. Raises `Refusal` (`setting-damaged`) where somebody else has written it."""
+    setting = SETTINGS[name]
+    try:
+        return setting.read(text)
+    except Refusal as refusal:
+        raise out_of_reach(
+            "setting-damaged",
+            f"The stored setting {name} cannot be read ({refusal.sentence.removesuffix('.')}); "
+            f"'winpop set {name} default' gives it its default back.",
+        ) from None
 
 
 def own_hostname() -> str:
@@ -284,8 +300,8 @@ def store(transaction: Transaction, values: dict[str, str]) -> None:
                 "not-yet",
                 f"{_METHODS_OF_LATER[value]} authentication is not part of this version yet; auth stays 3.",
             )
-    after = load(transaction, values)
-    _check_sockets(after)
+    if not values.keys().isdisjoint(SOCKET):
+        _check_sockets(load(transaction, values))
     for name, text in values.items():
         transaction.run(
             "INSERT INTO setting (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",

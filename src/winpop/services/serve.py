@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from winpop.db.home import Home, become_owner
+from winpop.db.home import Home, become_owner, check_owner
 from winpop.db.leases import SERVICE, Leases
 from winpop.db.sqlite import Sqlite
 from winpop.directory import settings as settings_table
@@ -36,6 +36,7 @@ def run(home: Home, overrides: dict[str, str], workers: int | None, *, as_json: 
     the setting.
     """
     signal.signal(signal.SIGTERM, _leave)
+    check_owner(home.path)  # before anything is made, or is root's
     home.make()
     settings = _settings(home, overrides)
     endpoints = listening.wanted(settings)

@@ -54,8 +54,8 @@ class Blobs:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for n in range(256):
                 (self.root / f"{n:02x}").mkdir(mode=0o700, exist_ok=True)
-            _synchronise(self.root)
-            _synchronise(self.root.parent)
+            synchronise(self.root)
+            synchronise(self.root.parent)
             self.tmp.mkdir(mode=0o700, exist_ok=True)  # last: where it is, the others are on disk
         except OSError as error:
             raise unusable(self.root, error) from None
@@ -136,7 +136,7 @@ class Draft:
             os.close(descriptor)  # once, whatever it says: the number may be another file's already
             place = self._blobs.path(self._name)
             (self._blobs.tmp / self._name).rename(place)
-            _synchronise(place.parent)
+            synchronise(place.parent)
         except OSError as error:
             self.discard()
             raise unusable(self._blobs.root, error) from error
@@ -168,7 +168,7 @@ def unusable(root: Path, error: OSError) -> Refusal:
     return out_of_reach("mailroot-unusable", f"The mail root {place} cannot be used: {error.strerror}.")
 
 
-def _synchronise(directory: Path) -> None:
+def synchronise(directory: Path) -> None:
     """Make a directory's entries durable, where the system can (Windows makes them so by itself)."""
     if os.name != "posix":
         return
