@@ -108,7 +108,7 @@ def test_every_reason_to_refuse_a_logon_takes_the_same_time(home: Home) -> None:
                 assert client.ask(b"PASS wrong") == b"-ERR [AUTH] The name or the password is wrong"
                 took[user] = time.monotonic() - began
     assert min(took.values()) >= 0.99, took
-    assert max(took.values()) - min(took.values()) < 0.2, took
+    assert max(took.values()) - min(took.values()) < 0.3, took
 
 
 def test_an_alone_service_says_that_changed_listeners_wait(home: Home) -> None:
