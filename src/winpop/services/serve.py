@@ -23,7 +23,7 @@ from winpop.services.census import Census
 from winpop.services.master import Master, Service
 from winpop.services.worker import run_loop, serve
 from winpop.services.world import mail_root
-from winpop.telemetry.log import Log
+from winpop.telemetry.log import Log, LogThread
 from winpop.terms.refusals import Refusal, readable
 
 _TRIES, _PAUSE = 5, 0.05
@@ -39,10 +39,19 @@ def run(home: Home, overrides: dict[str, str], workers: int | None, *, as_json: 
     check_owner(home.path)  # before anything is made, or is root's
     home.make()
     settings = _settings(home, overrides)
+    thread = LogThread()
+    try:
+        return _run(home, overrides, workers, settings, Log(settings.logging, thread.write), as_json=as_json)
+    finally:
+        thread.close()
+
+
+def _run(  # noqa: PLR0913 - what `run` has, and what it has found
+    home: Home, overrides: dict[str, str], workers: int | None, settings: Settings, log: Log, *, as_json: bool
+) -> int:
     endpoints = listening.wanted(settings)
     if not endpoints:
         raise Refusal("nothing-to-serve", "Every listener is off; give one an address, such as --pop3 127.0.0.1:1110.")
-    log = Log(settings.logging)
     for name in listening.NOT_BUILT:
         if getattr(settings, name) is not None:
             log.warning("not built", listener=name, detail="this version does not have it; the others serve")

@@ -5,6 +5,7 @@ information). Invariant: a value that came from outside is quoted so that it can
 terminal; nobody passes a password here. Lines are written in batches when `defer` is set.
 """
 
+import os
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from winpop.terms.refusals import readable
 
 CRITICAL, WARNING, INFORMATION = 1, 2, 3
 _MOST_WAITING = 1_000_000
+_STANDARD_ERROR = 2
 _NAMES = {CRITICAL: "critical", WARNING: "warning", INFORMATION: "info"}
 
 
@@ -66,7 +68,7 @@ class LogThread:
 
     def __init__(self, write: Callable[[str], object] | None = None) -> None:
         """Write to `write`, by default standard error."""
-        self._write = write or _to_standard_error
+        self._write = write or _to_descriptor
         self._queue: SimpleQueue[str | None] = SimpleQueue()
         self._waiting = 0
         self._dropped = 0
@@ -107,6 +109,16 @@ def _quoted(value: object) -> str:
     if text and not any(c in ' "=\\' for c in text):
         return text
     return '"' + text.replace('"', "'") + '"'
+
+
+def _to_descriptor(text: str) -> None:
+    """Write to standard error without its buffer, whose lock a blocked thread would keep when the process ends."""
+    try:
+        data = memoryview(text.encode("utf-8", "backslashreplace"))
+        while data:
+            data = data[os.write(_STANDARD_ERROR, data) :]
+    except OSError:
+        pass  # nobody reads the log any more; serving goes on
 
 
 def _to_standard_error(text: str) -> None:
