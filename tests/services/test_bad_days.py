@@ -113,6 +113,22 @@ def test_every_reason_to_refuse_a_logon_takes_the_same_time(home: Home) -> None:
     assert max(took.values()) - min(took.values()) < 0.3, took
 
 
+def test_no_password_right_or_wrong_gets_into_the_log_or_the_home(home: Home) -> None:
+    canary = "CaNaRy-7f3a"
+    fill(home, {"dave@dave.example": canary.encode()})
+    settle(home, failuredelay="0")
+    with Service(home.path) as running:
+        running.log_on("dave@dave.example", canary).quit()
+        with pop3(running) as client:
+            client.ask(b"USER dave@dave.example")
+            assert client.ask(f"PASS {canary} wrong".encode()).startswith(b"-ERR [AUTH]")
+        assert running.stop() == 0
+        said = running.log.read_bytes()
+    assert b"dave@dave.example" in said
+    kept = [path.read_bytes() for path in home.path.rglob("*") if path.is_file()]
+    assert not any(canary.encode() in octets for octets in [said, *kept])
+
+
 def test_an_alone_service_says_that_changed_listeners_wait(home: Home) -> None:
     with Service(home.path, "--workers", "0") as running:
         change(home, "set", name="lmtp", values="127.0.0.1:9")
