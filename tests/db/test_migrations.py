@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from winpop.db import migrations
+from winpop.db import migrations, upgrade
 from winpop.db.home import Home
 from winpop.db.leases import Leases
 from winpop.db.sqlite import Sqlite
@@ -80,7 +80,11 @@ def test_an_old_database_gets_the_steps_that_it_lacks(bare: Home, monkeypatch: p
     monkeypatch.setattr(migrations, "LATEST", migrations.LATEST + 1)
     later = {**migrations.steps(), migrations.LATEST: ("CREATE TABLE later (a)", "INSERT INTO later VALUES (7)")}
     monkeypatch.setattr(migrations, "steps", lambda: later)
-    for _ in range(2):  # the second time there is nothing to do
+    with pytest.raises(Refusal) as caught:
+        Sqlite(bare)
+    assert caught.value.code == "schema-older"
+    for copy in (upgrade.copy_before(bare, migrations.LATEST - 1), None):  # the second time there is nothing to do
+        assert upgrade.upgrade(bare) == copy
         database = Sqlite(bare)
         assert database.number("SELECT sum(a) FROM later") == 7
         database.close()

@@ -243,7 +243,7 @@ def _octets(blobs: Blobs, stored: maildrops.Stored | None, size: int) -> tuple[b
     if body is None:
         assert stored.blob is not None
         try:
-            source = BlobReader(blobs, stored.blob)
+            source = BlobReader(blobs, stored)
         except OSError as error:
             return stored.prefix, f"{type(error).__name__}: {error}"
         try:
@@ -257,6 +257,8 @@ def _octets(blobs: Blobs, stored: maildrops.Stored | None, size: int) -> tuple[b
         finally:
             source.close()
     octets = stored.prefix + body
+    if stored.octets is not None and stored.damaged:
+        return octets, "the checksum is wrong"
     return octets, "" if len(octets) == size else f"{len(octets)} octets, not {size}"
 
 

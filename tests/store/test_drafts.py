@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from winpop.store import blobs as blobs_module
-from winpop.store.blobs import PIECE, SMALL, Blobs, Content, Draft
-from winpop.store.maildrops import BlobReader
+from winpop.store.blobs import PIECE, SMALL, Blobs, Content, Draft, checksum
+from winpop.store.maildrops import BlobReader, Stored
 from winpop.terms.refusals import Kind, Refusal
 
 BODY = bytes(range(256)) * 8
@@ -34,8 +34,14 @@ def files(blobs: Blobs) -> list[Path]:
     return [path for path in blobs.root.rglob("*") if path.is_file()]
 
 
+def stored(blobs: Blobs, name: str) -> Stored:
+    """The row of a blob that is as it was placed."""
+    octets = blobs.path(name).read_bytes()
+    return Stored(b"P", plain=True, octets=None, blob=name, size=len(octets), checksum=checksum(b"P", octets))
+
+
 def read(blobs: Blobs, name: str) -> bytes:
-    reader = BlobReader(blobs, name)
+    reader = BlobReader(blobs, stored(blobs, name))
     pieces, last = [], False
     while not last:
         piece, last = reader.read()
@@ -199,7 +205,7 @@ def test_names_are_opaque_and_the_files_are_listed_by_them(blobs: Blobs) -> None
 @pytest.mark.usefixtures("small")
 def test_a_blob_that_was_cut_off_is_an_error_and_not_a_shorter_message(blobs: Blobs) -> None:
     name = placed(blobs, BODY)
-    reader = BlobReader(blobs, name)
+    reader = BlobReader(blobs, stored(blobs, name))
     os.truncate(blobs.path(name), 0)
     with pytest.raises(OSError, match="shorter"):
         reader.read()
@@ -210,10 +216,11 @@ def test_a_blob_that_was_cut_off_is_an_error_and_not_a_shorter_message(blobs: Bl
 def test_a_link_in_the_place_of_a_blob_is_not_followed(blobs: Blobs, tmp_path: Path) -> None:
     name = placed(blobs, BODY)
     (tmp_path / "secret").write_bytes(b"secret")
+    row = stored(blobs, name)
     blobs.path(name).unlink()
     blobs.path(name).symlink_to(tmp_path / "secret")
     with pytest.raises(OSError, match="symbolic"):
-        BlobReader(blobs, name)
+        BlobReader(blobs, row)
 
 
 def test_a_mail_root_is_marked_as_made_only_once_its_directories_are_on_disk(

@@ -1,5 +1,6 @@
 """Delivery and removal: each recipient's own message, one body, and exactly what was named goes."""
 
+import hashlib
 import sqlite3
 from collections.abc import Callable
 
@@ -57,7 +58,7 @@ def test_one_message_to_many_is_stored_once_and_listed_by_each_under_its_own_uni
     assert [each.listing.sizes for each in drops] == [(6,)] * 3  # the prefix counts
     assert len({each.listing.unique_ids for each in drops}) == 3
     assert [maildrops.find(database, each.messages[0]) for each in drops] == [
-        Stored(b"P", plain=True, octets=content.octets, blob=content.blob)
+        Stored(b"P", True, content.octets, content.blob, content.size, content.checksum(b"P"))
     ] * 3
     assert bodies(database) == 1
 
@@ -114,7 +115,7 @@ def test_whether_dots_must_be_stuffed_is_kept(database: Sqlite) -> None:
     with database.write() as transaction:
         deliver(transaction, [ALICE], ROW, b"", plain=False)
     assert maildrops.find(database, drop(database, ALICE).messages[0]) == Stored(
-        b"", plain=False, octets=b"hello", blob=None
+        b"", False, b"hello", None, 5, hashlib.sha256(b"hello").digest()
     )
 
 

@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -167,7 +168,7 @@ class Store(RuleBasedStateMachine):
 
     @rule()
     def sweep_soon(self) -> None:
-        swept = sweep.sweep(self.database, self.blobs, 0)
+        swept = sweep.sweep(self.database, self.blobs, time.time())
         assert (swept.unfinished, swept.unnamed) == (0, 0)
 
     @precondition(lambda self: self.left_behind)
@@ -186,7 +187,7 @@ class Store(RuleBasedStateMachine):
             assert found is not None
             octets = found.octets
             if found.blob is not None:
-                reader = BlobReader(self.blobs, found.blob)
+                reader = BlobReader(self.blobs, found)
                 octets, last = reader.read()
                 reader.close()
                 assert last

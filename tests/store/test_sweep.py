@@ -1,11 +1,14 @@
 """The sweep: what a crash or an expunge left behind goes, and nothing that a row names."""
 
 import os
+import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from winpop.db.contract import Transaction
 from winpop.db.home import Home
 from winpop.db.sqlite import Sqlite
 from winpop.store import blobs as blobs_module
@@ -90,14 +93,14 @@ def test_a_discarded_blob_goes_at_once_and_is_forgotten(database: Sqlite, blobs:
     send(database, blobs, NOBODY)
     kept = send(database, blobs, ALICE)
     assert noted(database) == 1
-    assert sweep(database, blobs, 0) == Swept(1, 0, 0)
+    assert sweep(database, blobs, time.time()) == Swept(1, 0, 0)
     assert (names(blobs), noted(database)) == ({kept}, 0)
-    assert sweep(database, blobs, 0) == Swept(0, 0, 0)
+    assert sweep(database, blobs, time.time()) == Swept(0, 0, 0)
 
 
 def test_a_discarded_blob_whose_file_is_gone_already_is_forgotten(database: Sqlite, blobs: Blobs) -> None:
     blobs.unlink(send(database, blobs, NOBODY))
-    sweep(database, blobs, 0)
+    sweep(database, blobs, time.time())
     assert noted(database) == 0
 
 
@@ -138,9 +141,29 @@ def test_a_draft_that_is_finished_during_the_sweep_is_no_error(
             yield path
 
     monkeypatch.setattr(Path, "iterdir", finish_meanwhile)
-    assert sweep(database, blobs, 0) == Swept(0, 0, 0)
+    assert sweep(database, blobs, time.time()) == Swept(0, 0, 0)
     assert len(names(blobs)) == 1
 
 
 def test_what_was_left_behind_is_older_than_any_delivery_may_take() -> None:
     assert sweeping._LEFT_BEHIND > DAY  # the longest time that the setting `datatime` allows
+
+
+@pytest.mark.parametrize("jump", [-20 * 365 * DAY, 20 * 365 * DAY])
+def test_a_blob_on_its_way_survives_a_sweep_whatever_the_clock_says_or_its_delivery_is_refused(
+    database: Sqlite, blobs: Blobs, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    placed = draft(blobs).finish()
+    assert placed.blob is not None
+    name = placed.blob
+    write = database.write
+
+    def deliver_first() -> AbstractContextManager[Transaction]:
+        monkeypatch.undo()
+        with write() as transaction:  # the moment between the two looks of the sweep
+            transaction.run("INSERT INTO body (size, plain, blob) VALUES (1, 1, ?)", name)
+        return write()
+
+    monkeypatch.setattr(database, "write", deliver_first)
+    assert sweep(database, blobs, NOW + jump).unnamed == 0
+    assert blobs.has(name)

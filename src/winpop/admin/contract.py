@@ -1,8 +1,8 @@
 """What an operation is: a record in a table, from which each face makes its own form of it.
 
 Invariant: an operation's function is called with exactly the arguments and switches of its record, each read once.
-A function is given a `Look` (it reads), a `Work` (it changes, inside one transaction), or, where a switch brings
-many things at once, `Batches`.
+A function is given a `Look` (it reads), a `Work` (it changes, inside one transaction), or, where it takes long or a
+switch brings many things at once, `Batches`.
 """
 
 from collections.abc import Callable, Mapping
@@ -51,9 +51,10 @@ class Work:
 class Batches:
     """What an operation on many things works with: `commit` makes one batch durable, `tell` shows progress.
 
-    `commit` takes what to do and what the audit shall call it.
+    `commit` takes what to do and what the audit shall call it; what needs no audit is written to `database` itself.
     """
 
+    home: Home
     database: Database
     commit: Callable[[Callable[[Work], Outcome], str], Outcome]
     tell: Callable[[str], None]
@@ -97,9 +98,10 @@ class Switch:
 class Operation:
     """One thing that can be done, under the word that names it.
 
-    `run` takes a `Look`, or a `Work` where the operation `changes` something, and then its arguments and switches by
-    name: None for what was not given, True or False for a switch without a value. `question` takes a `Look` and the
-    arguments, and says what a person shall confirm. `makes_home`: it may begin a new installation.
+    `run` takes a `Look`, or a `Work` where the operation `changes` something, or `Batches` where it is `long`, and then
+    its arguments and switches by name: None for what was not given, True or False for a switch without a value.
+    `question` takes a `Look` and the arguments, and says what a person shall confirm. `makes_home`: it may begin a new
+    installation.
     """
 
     word: str
@@ -109,5 +111,6 @@ class Operation:
     arguments: tuple[Argument, ...] = ()
     switches: tuple[Switch, ...] = ()
     changes: bool = False
+    long: bool = False
     makes_home: bool = False
     question: Callable[..., str] | None = None

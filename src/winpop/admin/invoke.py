@@ -34,6 +34,15 @@ def invoke(
     if forbidden is not None:
         entry.refused(forbidden)
         raise forbidden
+    if operation.long:
+        try:
+            values = words | _read(operation, given, secret=True)
+            return operation.run(
+                Batches(place.home, place.database(make=operation.makes_home), entry.commit, tell), **values
+            )
+        except Refusal as refusal:
+            entry.refused(refusal)
+            raise
     if not operation.changes:
         with place.database().snapshot() as reader:
             return operation.run(Look(place.home, reader), **words)
@@ -41,7 +50,7 @@ def invoke(
         for switch in operation.switches:
             if switch.many is not None and switch.name in given:
                 database = place.database(make=operation.makes_home)
-                return switch.many(Batches(database, entry.commit, tell), _file(given[switch.name]))
+                return switch.many(Batches(place.home, database, entry.commit, tell), _file(given[switch.name]))
         if not operation.makes_home:
             place.database()  # nobody is asked for a password where there is nothing to change
         values = words | _read(operation, given, secret=True)

@@ -15,9 +15,9 @@ from winpop.admin.contract import Work
 from winpop.admin.outcomes import Outcome
 from winpop.admin.running import service_stopped
 from winpop.db.contract import Database, Reader
-from winpop.db.home import not_permitted
+from winpop.db.home import not_permitted, synchronise
 from winpop.directory import settings
-from winpop.store.blobs import Blobs, synchronise, unusable
+from winpop.store.blobs import Blobs, unusable
 from winpop.terms.refusals import Refusal, not_understood, out_of_reach, readable
 
 _OTHERS_WRITE = 0o022

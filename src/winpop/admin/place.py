@@ -4,19 +4,25 @@ Invariant: a home is only made for an operation that may make one; any other is 
 """
 
 import os
+from collections.abc import Callable
 
 from winpop.db.contract import Database
 from winpop.db.home import Home, not_permitted
 from winpop.db.sqlite import Sqlite
-from winpop.terms.refusals import out_of_reach, readable
+from winpop.terms.refusals import Refusal, out_of_reach, readable
 
 
 class Place:
     """A home, and its database from the first time that it is needed. It belongs to one thread."""
 
-    def __init__(self, home: Home, database: Database | None = None) -> None:
-        """Use `home`; with `database`, an open connection to it."""
+    def __init__(
+        self, home: Home, database: Database | None = None, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Use `home`; with `database`, an open connection to it. `tell` is given the progress of an upgrade."""
         self.home = home
+        self.copy = ""
+        """The path of the copy that was made of the database before it was upgraded, if it was."""
+        self._tell = tell
         self._database = database
 
     def database(self, *, make: bool = False) -> Database:
@@ -34,8 +40,19 @@ class Place:
                     "one there, and --home or WINPOP_HOME name another place.",
                 )
             _check_access(self.home)
-            self._database = Sqlite(self.home)
+            self._database = self._opened()
         return self._database
+
+    def _opened(self) -> Database:
+        try:
+            return Sqlite(self.home)
+        except Refusal as refusal:
+            if refusal.code != "schema-older":
+                raise
+        from winpop.db.upgrade import upgrade  # here: it is needed once a version
+
+        self.copy = str(upgrade(self.home, self._tell) or "")
+        return Sqlite(self.home)
 
     def close(self) -> None:
         """Give the connection back."""

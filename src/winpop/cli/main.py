@@ -55,13 +55,15 @@ def _run(typed: Sequence[str], *, as_json: bool) -> int:
     with contextlib.ExitStack() as closing:
         given, notes = given_by(command, operation, closing)
         become_owner(home.path)
-        place = Place(home)
+        progress = terminal.Progress()
+        closing.callback(progress.end)
+        place = Place(home, tell=progress.tell)
         closing.callback(place.close)
         if "yes" not in command.switches and terminal.is_there():
             _confirm(place, operation, given)
-        progress = terminal.Progress()
-        closing.callback(progress.end)
         outcome = invoke(place, actor, operation, given, progress.tell)
+        if place.copy:
+            notes += (f"The database was upgraded first; as it was before, it is kept as {place.copy}.",)
     render.outcome(replace(outcome, notes=outcome.notes + notes), as_json=as_json)
     return 0 if outcome.complete else 1
 

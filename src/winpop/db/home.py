@@ -8,6 +8,7 @@
 Invariant: only the owner of the home may read or write in it.
 """
 
+import contextlib
 import importlib.util
 import os
 import stat
@@ -68,7 +69,14 @@ class Home:
     def make(self) -> None:
         """Make the directory when it is missing, and refuse one that others may write in."""
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.path.is_dir():
+                above = next(parent for parent in self.path.parents if parent.is_dir())
+                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for parent in self.path.parents:  # else a power cut takes the home away with all that is in it
+                    with contextlib.suppress(PermissionError):  # one that may be passed through and not be read
+                        synchronise(parent)
+                    if parent == above:
+                        break
             status = self.path.stat()
         except PermissionError:
             raise not_permitted(self.path) from None
@@ -152,6 +160,17 @@ def _needed() -> list[str]:
     """Return a file of each place from which modules come: the interpreter, its library, this package, the others."""
     argon2 = importlib.util.find_spec("argon2")
     return [file for file in (sys.executable, os.__file__, __file__, argon2 and argon2.origin) if file]
+
+
+def synchronise(directory: Path) -> None:
+    """Make a directory's entries durable, where the system can (Windows makes them so by itself). Raises `OSError`."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def not_permitted(path: Path) -> Refusal:

@@ -18,6 +18,8 @@ from winpop.db.home import not_permitted
 
 SERVICE = 0
 """The number of the running service."""
+UPGRADE = 1
+"""The number of whoever upgrades the database."""
 _FIRST_MAILBOX = 1024
 
 

@@ -32,12 +32,16 @@ _LOST = ("no such table", "no such column")
 class Sqlite:
     """One connection to the database of a home; implements `Database` and, inside `write`, `Transaction`."""
 
-    def __init__(self, home: Home) -> None:
-        """Open it, and bring its schema up to date."""
+    def __init__(self, home: Home, *, any_schema: bool = False) -> None:
+        """Open it, and make the schema of a new one; `any_schema` takes it as it is.
+
+        Raises `Refusal`: `schema-older` (`upgrade` has not been asked), `schema-newer`, and the engine's own.
+        """
         self._home = home
         self._open: sqlite3.Connection | None = None
         try:
-            self._migrate()
+            if not any_schema:
+                self._check_schema()
         except BaseException:
             self.close()
             raise
@@ -173,7 +177,7 @@ class Sqlite:
     def _translated(self) -> Iterator[None]:
         """Turn the engine's errors into refusals, and let go of a connection in which the engine failed."""
         try:
-            with _translated(self._home):
+            with translated(self._home):
                 yield
         except Refusal as refusal:
             if refusal.code in ENGINE_CODES:
@@ -182,21 +186,23 @@ class Sqlite:
 
     # --- schema ---
 
-    def _migrate(self) -> None:
-        if self.number("PRAGMA user_version") == migrations.LATEST:
-            return
-        with self.write():
-            current = self.number("PRAGMA user_version")  # again: another process may have been quicker
-            if current > migrations.LATEST:
-                raise Refusal(
-                    "schema-newer",
-                    f"The database in {readable(str(self._home.path))} was made by a newer winpop; use that one.",
-                )
-            for number, statements in migrations.steps().items():
-                if number > current:
-                    for statement in statements:
-                        self.run(statement)
-                    self.run(f"PRAGMA user_version = {number:d}")
+    def schema(self) -> int:
+        """Return the number of the last step that was applied; 0 for a new database."""
+        return self.number("PRAGMA user_version")
+
+    def _check_schema(self) -> None:
+        schema = self.schema()
+        if schema == 0:
+            with self.write() as transaction:
+                schema = self.schema()  # again: another process may have been quicker
+                if schema == 0:
+                    migrations.apply(transaction, schema)
+                    return
+        place = readable(str(self._home.path))
+        if schema > migrations.LATEST:
+            raise Refusal("schema-newer", f"The database in {place} was made by a newer winpop; use that one.")
+        if schema < migrations.LATEST:
+            raise Refusal("schema-older", f"The database in {place} was made by an older winpop; upgrade it first.")
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
@@ -214,7 +220,7 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
 
 
 @contextlib.contextmanager
-def _translated(home: Home) -> Iterator[None]:
+def translated(home: Home) -> Iterator[None]:
     """Turn the engine's errors into refusals. Errors in our own SQL stay what they are."""
     try:
         yield

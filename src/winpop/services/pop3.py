@@ -16,7 +16,7 @@ from winpop.protocol.pop3 import Ending
 from winpop.protocol.pop3.session import State
 from winpop.services.connection import Connection
 from winpop.store import maildrops, sweep
-from winpop.store.maildrops import BlobReader, Maildrop, Removed, Stored
+from winpop.store.maildrops import BlobReader, DamagedError, Maildrop, Removed, Stored
 from winpop.terms.refusals import Refusal
 
 
@@ -36,6 +36,7 @@ class Pop3Connection(Connection):
         self.retrieved = 0
         self.removed = 0
         self._stored: Stored
+        self._index = 0
         self._source: BlobReader | None = None
         self._source_read = False
         self._logon: asyncio.Task[None] | None = None
@@ -149,13 +150,17 @@ class Pop3Connection(Connection):
             self.session.supply(pop3.Unreadable(permanent=True))
         elif stored.blob is None:
             assert stored.octets is not None
+            if stored.damaged:
+                self._say_unreadable(index, "the checksum is wrong")
+                self.session.supply(pop3.Unreadable(permanent=True))
+                return
             self.retrieved += 1
             self.session.supply(pop3.Piece(stored.prefix + stored.octets, last=True, plain=stored.plain))
         else:
             self.retrieved += 1
-            self._stored = stored
+            self._stored, self._index = stored, index
             self.later()
-            self.world.in_thread(partial(BlobReader, self.world.blobs, stored.blob), self.guarded(self._opened))
+            self.world.in_thread(partial(BlobReader, self.world.blobs, stored), self.guarded(self._opened))
 
     def _opened(self, source: BlobReader | BaseException) -> None:
         if isinstance(source, BaseException):
@@ -181,9 +186,13 @@ class Pop3Connection(Connection):
 
     def _unreadable(self, error: BaseException) -> None:
         self._close_source()
-        self.world.log.critical("unreadable", user=self.user, error=type(error).__name__)
-        self.session.supply(pop3.Unreadable(permanent=isinstance(error, FileNotFoundError)))
+        self._say_unreadable(self._index, str(error) or type(error).__name__)
+        self.session.supply(pop3.Unreadable(permanent=isinstance(error, FileNotFoundError | DamagedError)))
         self.supplied()
+
+    def _say_unreadable(self, index: int, why: str) -> None:
+        unique_id = self.session.listing.unique_ids[index]
+        self.world.log.critical("unreadable", user=self.user, message=unique_id, error=why)
 
     def _close_source(self) -> None:
         """Close the file, unless a thread is reading it: then its answer does."""

@@ -16,6 +16,7 @@ from typing import NoReturn
 from winpop.db.home import Home, become_owner, check_owner
 from winpop.db.leases import SERVICE, Leases
 from winpop.db.sqlite import Sqlite
+from winpop.db.upgrade import upgrade
 from winpop.directory import settings as settings_table
 from winpop.directory.settings import Settings
 from winpop.services import listeners as listening
@@ -38,10 +39,14 @@ def run(home: Home, overrides: dict[str, str], workers: int | None, *, as_json: 
     signal.signal(signal.SIGTERM, _leave)
     check_owner(home.path)  # before anything is made, or is root's
     home.make()
+    copy = upgrade(home)
     settings = _settings(home, overrides)
     thread = LogThread()
+    log = Log(settings.logging, thread.write)
+    if copy is not None:
+        log.info("upgraded", before=copy)
     try:
-        return _run(home, overrides, workers, settings, Log(settings.logging, thread.write), as_json=as_json)
+        return _run(home, overrides, workers, settings, log, as_json=as_json)
     finally:
         thread.close()
 

@@ -19,7 +19,7 @@ from winpop.store.blobs import Content, Draft
 from winpop.store.delivery import deliver
 from winpop.terms.mail import Envelope
 from winpop.terms.names import Address, DomainName
-from winpop.terms.refusals import Refusal
+from winpop.terms.refusals import Refusal, out_of_reach
 
 _POSTMASTER = "postmaster"
 
@@ -193,6 +193,8 @@ class SmtpConnection(Connection):
         )
 
         def work(transaction: Transaction) -> tuple[bool, ...]:
+            if content.blob is not None and not self.world.blobs.has(content.blob):
+                raise out_of_reach("draft-lost", "A sweep took the message for one that was left behind; send again.")
             return deliver(transaction, envelope.recipients, content, prefix, plain=plain)
 
         def then(outcome: tuple[bool, ...] | Exception) -> None:

@@ -8,12 +8,14 @@ never tried again: the draft is dropped (see the durability rule in `store`).
 """
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from winpop.db.home import synchronise
 from winpop.terms.refusals import Refusal, out_of_reach, readable
 
 SMALL = 128 * 1024
@@ -31,11 +33,29 @@ _READ = os.O_RDONLY | _ALWAYS
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A finished body: its size, and either its octets or the name of its blob."""
+    """A finished body: its size, and either its octets or the name of its blob and what was hashed of it so far."""
 
     size: int
     octets: bytes | None
     blob: str | None
+    hashed: "hashlib._Hash | None" = None
+
+    def checksum(self, prefix: bytes) -> bytes | None:
+        """Return the checksum of a message with this body and this prefix; None where the body was not hashed."""
+        if self.octets is not None:
+            return checksum(prefix, self.octets)
+        if self.hashed is None:
+            return None
+        whole = self.hashed.copy()
+        whole.update(prefix)
+        return whole.digest()
+
+
+def checksum(prefix: bytes, octets: bytes) -> bytes:
+    """Return the checksum of a message: SHA-256 of the body and then the prefix, which is known last."""
+    whole = hashlib.sha256(octets)
+    whole.update(prefix)
+    return whole.digest()
 
 
 class Blobs:
@@ -68,6 +88,10 @@ class Blobs:
         """Open a blob for reading; return its descriptor."""
         return os.open(self.path(name), _READ)
 
+    def has(self, name: str) -> bool:
+        """Tell whether there is such a blob."""
+        return self.path(name).exists()
+
     def unlink(self, name: str) -> None:
         """Remove a blob that no row names; a missing one is as good as removed."""
         with contextlib.suppress(FileNotFoundError):
@@ -85,7 +109,7 @@ class Blobs:
 class Draft:
     """A body that is coming in: in memory while it is small, in a file of its own when it grows."""
 
-    __slots__ = ("_blobs", "_descriptor", "_name", "_pieces", "size")
+    __slots__ = ("_blobs", "_descriptor", "_hashed", "_name", "_pieces", "size")
 
     def __init__(self, blobs: Blobs) -> None:
         """Begin with nothing."""
@@ -93,6 +117,7 @@ class Draft:
         self._pieces: list[bytes] = []
         self._descriptor = -1
         self._name = ""
+        self._hashed = hashlib.sha256()  # of what is in the file
         self.size = 0
 
     def fits(self, data: bytes) -> bool:
@@ -122,6 +147,7 @@ class Draft:
         self.size += len(data)
 
     def _write_out(self, data: bytes) -> None:
+        self._hashed.update(data)
         view = memoryview(data)
         while view:
             view = view[os.write(self._descriptor, view) :]
@@ -140,7 +166,7 @@ class Draft:
         except OSError as error:
             self.discard()
             raise unusable(self._blobs.root, error) from error
-        content = Content(self.size, None, self._name)
+        content = Content(self.size, None, self._name, self._hashed)
         self._name = ""
         return content
 
@@ -166,14 +192,3 @@ def unusable(root: Path, error: OSError) -> Refusal:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return out_of_reach("disk-full", f"The disk that holds {place} is full; nothing was changed.")
     return out_of_reach("mailroot-unusable", f"The mail root {place} cannot be used: {error.strerror}.")
-
-
-def synchronise(directory: Path) -> None:
-    """Make a directory's entries durable, where the system can (Windows makes them so by itself)."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -27,11 +27,12 @@ def deliver(
             found[address] = mailbox.id
     if found:
         body = transaction.insert(
-            "INSERT INTO body (size, plain, blob, content) VALUES (?, ?, ?, ?)",
+            "INSERT INTO body (size, plain, blob, content, checksum) VALUES (?, ?, ?, ?, ?)",
             content.size,
             int(plain),
             content.blob,
             content.octets,
+            content.checksum(prefix),
         )
         for mailbox_id in found.values():
             transaction.insert(

@@ -4,6 +4,7 @@ Invariant: `expunge` removes exactly the messages that it is given, and only whi
 locked; the check and the removal are one transaction, so a lock that was set before a QUIT is never too late.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from itertools import islice
 from winpop.db.contract import Reader, Transaction
 from winpop.directory import mailboxes
 from winpop.directory.mailboxes import Mailbox
-from winpop.store.blobs import PIECE, Blobs
+from winpop.store.blobs import PIECE, Blobs, checksum
 from winpop.terms.mail import Listing
 
 
@@ -27,12 +28,27 @@ class Maildrop:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A message as it lies in the store: `prefix`, then `octets`, or the blob of that name."""
+    """A message as it lies in the store: `prefix`, then `octets`, or the blob of that name.
+
+    `size` is the body's. `checksum` is None for what came in before there were checksums.
+    """
 
     prefix: bytes
     plain: bool
     octets: bytes | None
     blob: str | None
+    size: int
+    checksum: bytes | None
+
+    @property
+    def damaged(self) -> bool:
+        """Tell whether the octets in the row are not those that came in."""
+        assert self.octets is not None
+        return self.checksum is not None and checksum(self.prefix, self.octets) != self.checksum
+
+
+class DamagedError(OSError):
+    """The octets of a blob are not those that came in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +72,52 @@ def open_maildrop(reader: Reader, mailbox_id: int) -> Maildrop:
 def find(reader: Reader, message: int) -> Stored | None:
     """Return the message with that row identifier, or None when its row is gone."""
     row = reader.one(
-        "SELECT message.prefix, body.plain, body.content, body.blob "
+        "SELECT message.prefix, body.plain, body.content, body.blob, body.size, body.checksum "
         "FROM message JOIN body ON body.id = message.body_id WHERE message.id = ?",
         message,
     )
     if row is None:
         return None
-    prefix, plain, octets, blob = row
+    prefix, plain, octets, blob, size, kept = row
     assert isinstance(prefix, bytes)
     assert octets is None or isinstance(octets, bytes)
     assert blob is None or isinstance(blob, str)
-    return Stored(prefix, bool(plain), octets, blob)
+    assert isinstance(size, int)
+    assert kept is None or isinstance(kept, bytes)
+    return Stored(prefix, bool(plain), octets, blob, size, kept)
 
 
 class BlobReader:
-    """The bytes of a blob, piece by piece; each call reads from disk, so it belongs in a thread."""
+    """The bytes of a blob, piece by piece; each call reads from disk, so it belongs in a thread.
 
-    def __init__(self, blobs: Blobs, name: str) -> None:
-        """Open the blob. Raises `OSError`."""
-        self._descriptor = blobs.open(name)
-        self._left = os.fstat(self._descriptor).st_size
+    All of it is read and compared before the first piece is given out: what a client has begun to read cannot be
+    taken back.
+    """
+
+    def __init__(self, blobs: Blobs, stored: Stored) -> None:
+        """Open the blob of a message. Raises `OSError`, of which `DamagedError` says that the octets are wrong."""
+        assert stored.blob is not None
+        self._descriptor = blobs.open(stored.blob)
+        try:
+            self._left = os.fstat(self._descriptor).st_size
+            self._compare(stored)
+        except BaseException:
+            self.close()
+            raise
+
+    def _compare(self, stored: Stored) -> None:
+        if self._left != stored.size:
+            raise DamagedError(f"the blob has {self._left} octets, not {stored.size}")
+        if stored.checksum is not None and self._checksum(stored.prefix) != stored.checksum:
+            raise DamagedError("the checksum is wrong")
+
+    def _checksum(self, prefix: bytes) -> bytes:
+        whole = hashlib.sha256()
+        while piece := os.read(self._descriptor, PIECE):
+            whole.update(piece)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        whole.update(prefix)
+        return whole.digest()
 
     def read(self) -> tuple[bytes, bool]:
         """Return the next piece and whether it is the last. Raises `OSError`."""

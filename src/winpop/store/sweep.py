@@ -1,14 +1,15 @@
 """The sweep: files that no row needs, removed.
 
-Invariant: a blob that a row names is never touched. What a crash may have left (`store` names the steps) is removed
-when it is older than any delivery can take; what a commit has discarded is removed at once.
+Invariant: a blob that a row names is never touched, whatever the clock says: that no row names it is looked up, and it
+is unlinked, in one transaction, and a delivery looks for its blob in its own. What a crash may have left (`store` names
+the steps) is removed when it is older than any delivery takes; what a commit has discarded is removed at once.
 """
 
 import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from winpop.db.contract import Database, Transaction
+from winpop.db.contract import Database, Reader, Transaction
 from winpop.store.blobs import Blobs
 
 _LEFT_BEHIND = 36 * 3600
@@ -52,12 +53,23 @@ def sweep(database: Database, blobs: Blobs, now: float) -> Swept:
     unfinished = 0
     for path in blobs.tmp.iterdir():
         with contextlib.suppress(FileNotFoundError):  # finished or dropped in this moment
-            if path.stat().st_mtime < now - _LEFT_BEHIND:
-                path.unlink()
+            if _left_behind(path.stat().st_mtime, now):
+                path.unlink()  # were it still being written, its delivery would be refused for now
                 unfinished += 1
     unnamed = 0
     for name, written in blobs.names():
-        if written < now - _LEFT_BEHIND and not database.number("SELECT count(*) FROM body WHERE blob = ?", name):
-            blobs.unlink(name)
-            unnamed += 1
+        if _left_behind(written, now) and not _named(database, name):
+            with database.write() as transaction:
+                if not _named(transaction, name):
+                    blobs.unlink(name)
+                    unnamed += 1
     return Swept(len(discarded), unfinished, unnamed)
+
+
+def _left_behind(written: float, now: float) -> bool:
+    """Tell by the clock, which may have been set back since."""
+    return abs(now - written) > _LEFT_BEHIND
+
+
+def _named(reader: Reader, name: str) -> bool:
+    return reader.number("SELECT count(*) FROM body WHERE blob = ?", name) > 0

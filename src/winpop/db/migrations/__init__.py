@@ -7,6 +7,8 @@ one that is newer than this program is refused rather than guessed at.
 from functools import cache
 from importlib import resources
 
+from winpop.db.contract import Transaction
+
 
 @cache
 def steps() -> dict[int, tuple[str, ...]]:
@@ -21,5 +23,14 @@ def steps() -> dict[int, tuple[str, ...]]:
     return dict(sorted(found.items()))
 
 
-LATEST = 1
+def apply(transaction: Transaction, schema: int) -> None:
+    """Go from `schema` (0: an empty database) to today's."""
+    for number, statements in steps().items():
+        if number > schema:
+            for statement in statements:
+                transaction.run(statement)
+            transaction.run(f"PRAGMA user_version = {number:d}")
+
+
+LATEST = 2
 """The number of the last step, so that an up-to-date database is known without reading the steps."""
