@@ -49,6 +49,16 @@ def fill(home: Home, accounts: dict[str, bytes]) -> None:
     database.close()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which sample of the faults was tried."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    said = [str(what) for report in reports for name, what in report.user_properties if name == "tried"]
+    if said:
+        terminalreporter.section("faults that were tried")
+        for line in said:
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     """A home with the mailboxes alice and bob in example.com and carol in other.example; password `secret`."""

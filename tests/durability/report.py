@@ -3,7 +3,7 @@
 Invariant: a row's numbers were counted while the faults happened; a kind that was not run has no row.
 """
 
-import random
+import random as random_numbers
 import time
 from dataclasses import dataclass, field
 
@@ -17,10 +17,10 @@ class Extent:
     seconds: float
 
     def __post_init__(self) -> None:
-        self.random = random.Random(self.seed)
+        self.random = random_numbers.Random(self.seed)
         self.until = time.monotonic() + self.seconds
 
-    random: random.Random = field(init=False, repr=False)
+    random: random_numbers.Random = field(init=False, repr=False)
     until: float = field(init=False, repr=False)
 
     def over(self) -> bool:

@@ -173,12 +173,6 @@ def test_mail_is_refused_for_now_when_the_disk_is_nearly_full_and_all_else_goes_
         assert count(running) == 1
 
 
-def test_the_census_has_its_place_on_the_disk_before_anybody_connects(home: Home) -> None:
-    with Service(home.path):
-        status = home.census.stat()
-        assert status.st_blocks * 512 >= status.st_size > 0
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 14 MB of its own; it takes root to mount one."""

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from winpop.db.contract import Database
 from winpop.db.home import Home, not_permitted
-from winpop.db.sqlite import Sqlite
-from winpop.terms.refusals import Refusal, out_of_reach, readable
+from winpop.db.upgrade import open_upgraded
+from winpop.terms.refusals import out_of_reach, readable
 
 
 class Place:
@@ -40,19 +40,9 @@ class Place:
                     "one there, and --home or WINPOP_HOME name another place.",
                 )
             _check_access(self.home)
-            self._database = self._opened()
+            self._database, copy = open_upgraded(self.home, self._tell)
+            self.copy = str(copy or "")
         return self._database
-
-    def _opened(self) -> Database:
-        try:
-            return Sqlite(self.home)
-        except Refusal as refusal:
-            if refusal.code != "schema-older":
-                raise
-        from winpop.db.upgrade import upgrade  # here: it is needed once a version
-
-        self.copy = str(upgrade(self.home, self._tell) or "")
-        return Sqlite(self.home)
 
     def close(self) -> None:
         """Give the connection back."""

@@ -2,7 +2,7 @@
 
     HOME/winpop.db      everything but large message bodies (with its -wal and -shm while in use)
     HOME/leases         byte-range locks: the running service, the open maildrops
-    HOME/census         open connections per address, shared by the workers
+    HOME/reserve        room on the disk for when it is full (see `room`)
     HOME/mail/          the mail root: large message bodies under opaque names
 
 Invariant: only the owner of the home may read or write in it.
@@ -31,14 +31,19 @@ class Home:
         return self.path / "winpop.db"
 
     @property
+    def log(self) -> Path:
+        """The database's write-ahead log, there while somebody has the database open."""
+        return self.path / "winpop.db-wal"
+
+    @property
+    def reserve(self) -> Path:
+        """The file that is given up when the disk is full."""
+        return self.path / "reserve"
+
+    @property
     def leases(self) -> Path:
         """The file whose bytes are locked."""
         return self.path / "leases"
-
-    @property
-    def census(self) -> Path:
-        """The file that workers share to count connections."""
-        return self.path / "census"
 
     @property
     def mail(self) -> Path:

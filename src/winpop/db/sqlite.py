@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from winpop.db import migrations
+from winpop.db import migrations, room
 from winpop.db.contract import ENGINE_CODES, Reader, Row, Transaction, Value
 from winpop.db.home import Home, not_permitted
 from winpop.terms.refusals import Refusal, out_of_reach, readable
@@ -54,7 +54,8 @@ class Sqlite:
         return self._open
 
     def _connect(self) -> sqlite3.Connection:
-        with self._translated():
+        room.make_sure(self._home)
+        with self._opening(), self._translated():
             connection = sqlite3.connect(
                 self._home.database,
                 timeout=_BUSY_SECONDS,
@@ -69,6 +70,16 @@ class Sqlite:
                 connection.close()
                 raise
             return connection
+
+    @contextlib.contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Say that the disk is full where the engine only says that it cannot open its files."""
+        try:
+            yield
+        except Refusal as refusal:
+            if refusal.code == "database-unreachable" and room.is_used_up(self._home):
+                raise _full(self._home) from refusal
+            raise
 
     # --- reading ---
 
@@ -111,6 +122,7 @@ class Sqlite:
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:
         """One durable transaction."""
+        room.make_sure(self._home)
         with self._translated():
             self._connection.execute("BEGIN IMMEDIATE")
         try:
@@ -182,6 +194,8 @@ class Sqlite:
         except Refusal as refusal:
             if refusal.code in ENGINE_CODES:
                 self.close()
+            if refusal.code == "disk-full":
+                room.give_up(self._home)  # for who tries again
             raise
 
     # --- schema ---
@@ -229,7 +243,7 @@ def translated(home: Home) -> Iterator[None]:
         place = readable(str(home.path))
         match code:
             case sqlite3.SQLITE_FULL:
-                raise out_of_reach("disk-full", f"The disk that holds {place} is full; nothing was changed.") from error
+                raise _full(home) from error
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 raise out_of_reach("database-busy", f"The database in {place} is busy; try again.") from error
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
@@ -246,6 +260,10 @@ def translated(home: Home) -> Iterator[None]:
                     f"The database in {place} is damaged ({error}); stop the service and bring back a backup.",
                 ) from error
         raise
+
+
+def _full(home: Home) -> Refusal:
+    return out_of_reach("disk-full", f"The disk that holds {readable(str(home.path))} is full; nothing was changed.")
 
 
 def _may_use(home: Home) -> bool:

@@ -8,7 +8,6 @@ are the same for both.
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import sys
 import time
@@ -30,6 +29,20 @@ _TRIES, _PAUSE = 5, 0.05
 def copy_before(home: Home, schema: int) -> Path:
     """Return where the database with the earlier schema `schema` is kept."""
     return home.path / f"winpop-schema-{schema}.db"
+
+
+def open_upgraded(home: Home, tell: Callable[[str], None] = lambda _: None) -> tuple[Sqlite, Path | None]:
+    """Open the database of a home, upgraded if need be; return it, and the copy that was made before.
+
+    Raises `Refusal` as `upgrade` and the engine do.
+    """
+    try:
+        return Sqlite(home), None
+    except Refusal as refusal:
+        if refusal.code != "schema-older":
+            raise
+    copy = upgrade(home, tell)
+    return Sqlite(home), copy
 
 
 def upgrade(home: Home, tell: Callable[[str], None] = lambda _: None) -> Path | None:
@@ -79,6 +92,8 @@ def _apply(database: Database, schema: int) -> None:
 
 def _copy(home: Home, kept: Path, tell: Callable[[str], None]) -> None:
     """Copy the database, durably, under a name that it has only when it is complete."""
+    import shutil  # here: it takes long to import, and this is done once a version
+
     status = home.database.stat()
     place = readable(str(home.path))
     if shutil.disk_usage(home.path).free < status.st_size:

@@ -1,16 +1,17 @@
 """How many connections are open, in all and from each address, in all workers together.
 
-A file that the workers map: a header with a key and a flag, then a row of counters for each worker, which it alone
+Memory that the workers share: a header with a key and a flag, then a row of counters for each worker, which it alone
 writes. The first counter of a row is the number of its connections, the others belong to addresses by a keyed hash, so
 that nobody can choose to share another's. Invariant: the counters of a worker that died are zero before its row is
-used again; so no connection is counted that is not there.
+used again; so no connection is counted that is not there. No disk is needed for it, be it full or not.
 """
 
 import hashlib
 import mmap
 import os
 import secrets
-from pathlib import Path
+import sys
+import tempfile
 
 from winpop.terms.endpoints import IPAddress
 
@@ -21,15 +22,15 @@ _ROW = 1 + _BUCKETS
 _KEY = 16
 _WIDTH = 4
 _HEADER = _KEY + _WIDTH
+_SIZE = _HEADER + ROWS * _ROW * _WIDTH
 
 
 class Census:
     """The counters, as the worker with the row `row` sees them."""
 
-    def __init__(self, path: Path, row: int) -> None:
-        """Map the file that `make` has made, and begin this row with zeros."""
-        with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), _HEADER + ROWS * _ROW * _WIDTH)
+    def __init__(self, descriptor: int, row: int) -> None:
+        """Map what `make` has made, and begin this row with zeros."""
+        self._map = mmap.mmap(descriptor, _SIZE)
         self._key = self._map[:_KEY]
         self._flag = memoryview(self._map)[_KEY:_HEADER].cast("I")
         self._counters = memoryview(self._map)[_HEADER:].cast("I")
@@ -37,16 +38,17 @@ class Census:
         self.clear(row)
 
     @staticmethod
-    def make(path: Path) -> None:
-        """Make the file anew, all zero, for a service that starts."""
-        path.unlink(missing_ok=True)  # workers whose master was killed may still have the old one mapped
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
-        try:
-            # Written, not only made long: a page that has no place on a full disk would kill who touches it.
-            with os.fdopen(os.dup(descriptor), "wb") as file:
-                file.write(secrets.token_bytes(_KEY) + bytes(_WIDTH + ROWS * _ROW * _WIDTH))
-        finally:
-            os.close(descriptor)
+    def make() -> int:
+        """Make the shared memory for a service that starts, all zero; return its descriptor."""
+        if sys.platform == "linux":
+            descriptor = os.memfd_create("winpop-census")
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        os.write(descriptor, secrets.token_bytes(_KEY))
+        # Written, not only made long: a page of a file that has no place on a full disk would kill who touches it.
+        os.write(descriptor, bytes(_SIZE - _KEY))
+        return descriptor
 
     def clear(self, row: int) -> None:
         """Forget what the worker that had this row counted."""

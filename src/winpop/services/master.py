@@ -24,8 +24,7 @@ from winpop.directory.settings import Settings
 from winpop.services import listeners as listening
 from winpop.services.census import ROWS, Census
 from winpop.services.connection import where
-from winpop.services.world import mail_root
-from winpop.store.sweep import Swept, sweep
+from winpop.services.housekeeping import keep_house
 from winpop.telemetry.log import Log
 from winpop.terms.endpoints import Endpoint
 from winpop.terms.refusals import Kind, Refusal, out_of_reach
@@ -52,12 +51,16 @@ class _Worker:
 
 @dataclass(slots=True)
 class Service:
-    """What the service runs with: flags of this run, sockets, how many workers (None: as the setting says)."""
+    """What the service runs with: flags of this run, sockets, the census' descriptor.
+
+    `workers` is None where the setting says how many there are.
+    """
 
     home: Home
     overrides: dict[str, str]
     listeners: dict[str, socket.socket]
     endpoints: dict[str, Endpoint]
+    census: int
     workers: int | None
 
 
@@ -70,7 +73,7 @@ class Master:
         self._database: Database = Sqlite(service.home)
         self._settings = settings_table.load(self._database, service.overrides)
         self._version = self._database.version()
-        self._census = Census(service.home.census, 0)
+        self._census = Census(service.census, 0)
         self._workers: set[_Worker] = set()
         self._rows: set[int] = set()
         """The rows of the census that belong to a worker, or to one that is being started."""
@@ -89,7 +92,7 @@ class Master:
             await self._start_all(self._count())
             if not self._stopping.is_set():
                 ready(len(self._workers))
-            self._begin(self._sweep())
+            self._begin(keep_house(self.service.home, lambda: self._settings, self.log))
             self._begin(self._look())
             await self._stopping.wait()
         finally:
@@ -151,7 +154,7 @@ class Master:
             "winpop.services.worker",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            pass_fds=tuple(descriptors.values()),
+            pass_fds=(*descriptors.values(), self.service.census),
             start_new_session=False,
         )
         worker = _Worker(process, row)
@@ -159,6 +162,7 @@ class Master:
         orders = {
             "home": str(self.service.home.path),
             "overrides": self.service.overrides,
+            "census": self.service.census,
             "row": row,
             "listeners": descriptors,
         }
@@ -270,25 +274,3 @@ class Master:
         names = {name: listening.name_of(listener) for name, listener in service.listeners.items()}
         self.log.info("listening", **names, workers=len(self._serving()))
         self._begin(self._drain(old))
-
-    # --- housekeeping ---
-
-    async def _sweep(self) -> None:
-        """Remove what crashes left behind: at the start, then once a day."""
-        while True:
-            try:
-                swept = await asyncio.to_thread(_sweep, self.service.home, self._settings)
-                if swept != Swept(0, 0, 0):
-                    found = {"discarded": swept.discarded, "unfinished": swept.unfinished, "unnamed": swept.unnamed}
-                    self.log.info("swept", **found)
-            except (Refusal, OSError) as error:
-                self.log.critical("sweep", error=error)
-            await asyncio.sleep(_DAY)
-
-
-def _sweep(home: Home, settings: Settings) -> Swept:
-    database = Sqlite(home)
-    try:
-        return sweep(database, mail_root(home, settings), time.time())
-    finally:
-        database.close()

@@ -4,6 +4,7 @@ Invariants: a home has one service at a time (a lease); what needs root is done 
 the owner of the home, so that no process that parses bytes from the network has it.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -13,12 +14,11 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+from winpop.db.contract import Database
 from winpop.db.home import Home, become_owner, check_owner
 from winpop.db.leases import SERVICE, Leases
-from winpop.db.sqlite import Sqlite
-from winpop.db.upgrade import upgrade
+from winpop.db.upgrade import open_upgraded
 from winpop.directory import settings as settings_table
-from winpop.directory.settings import Settings
 from winpop.services import listeners as listening
 from winpop.services.census import Census
 from winpop.services.master import Master, Service
@@ -39,21 +39,23 @@ def run(home: Home, overrides: dict[str, str], workers: int | None, *, as_json: 
     signal.signal(signal.SIGTERM, _leave)
     check_owner(home.path)  # before anything is made, or is root's
     home.make()
-    copy = upgrade(home)
-    settings = _settings(home, overrides)
-    thread = LogThread()
-    log = Log(settings.logging, thread.write)
-    if copy is not None:
-        log.info("upgraded", before=copy)
-    try:
-        return _run(home, overrides, workers, settings, log, as_json=as_json)
-    finally:
-        thread.close()
+    opened, copy = open_upgraded(home)
+    # Open from here to the end: on a full disk the log that there is must not go with a connection.
+    with contextlib.closing(opened) as database:
+        thread = LogThread()
+        log = Log(settings_table.load(database, overrides).logging, thread.write)
+        if copy is not None:
+            log.info("upgraded", before=copy)
+        try:
+            return _run(home, overrides, workers, database, log, as_json=as_json)
+        finally:
+            thread.close()
 
 
 def _run(  # noqa: PLR0913 - what `run` has, and what it has found
-    home: Home, overrides: dict[str, str], workers: int | None, settings: Settings, log: Log, *, as_json: bool
+    home: Home, overrides: dict[str, str], workers: int | None, database: Database, log: Log, *, as_json: bool
 ) -> int:
+    settings = settings_table.load(database, overrides)
     endpoints = listening.wanted(settings)
     if not endpoints:
         raise Refusal("nothing-to-serve", "Every listener is off; give one an address, such as --pop3 127.0.0.1:1110.")
@@ -72,9 +74,8 @@ def _run(  # noqa: PLR0913 - what `run` has, and what it has found
             log.warning("root", detail="the home belongs to root, so the service runs as root; chown it to a user")
         leases = _only_service(home)
         try:
-            Census.make(home.census)
-            mail_root(home, _settings(home, overrides)).make()  # read again: it cannot be moved any more
-            return _serve(Service(home, overrides, listeners, endpoints, workers), log, as_json=as_json)
+            mail_root(home, settings_table.load(database, overrides)).make()  # read again: it cannot be moved any more
+            return _serve(Service(home, overrides, listeners, endpoints, Census.make(), workers), log, as_json=as_json)
         finally:
             leases.close()
     finally:
@@ -93,7 +94,7 @@ def _serve(service: Service, log: Log, *, as_json: bool) -> int:
             serve(
                 service.home,
                 overrides=service.overrides,
-                row=0,
+                census=Census(service.census, 0),
                 listeners=service.listeners,
                 ready=lambda: ready(0),
             )
@@ -108,14 +109,6 @@ async def _keep(service: Service, log: Log, ready: Callable[[int], None]) -> int
 def _leave(*_: object) -> NoReturn:
     """End before anything serves; from then on masters and workers have their own way to end."""
     sys.exit(0)
-
-
-def _settings(home: Home, overrides: dict[str, str]) -> Settings:
-    database = Sqlite(home)
-    try:
-        return settings_table.load(database, overrides)
-    finally:
-        database.close()
 
 
 def _only_service(home: Home) -> Leases:

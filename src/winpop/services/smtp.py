@@ -140,7 +140,7 @@ class SmtpConnection(Connection):
 
     def _open(self) -> None:
         if not self.world.has_room():
-            self.session.supply(smtp.Unavailable(full=True))
+            self._no_room()
             return
         self._draft = Draft(self.world.blobs)
         self.session.supply(smtp.Done())
@@ -151,6 +151,8 @@ class SmtpConnection(Connection):
         if draft.fits(data):
             draft.write(data)
             self.session.supply(smtp.Done())
+        elif not self.world.has_room():
+            self._no_room()
         else:
             self.later()
             self.world.in_thread(lambda: draft.write(data), self.guarded(self._written))
@@ -162,7 +164,15 @@ class SmtpConnection(Connection):
             self.session.supply(self._unavailable(outcome))
         self.supplied()
 
+    def _no_room(self) -> None:
+        """Refuse for now what would take the room that everything else needs."""
+        self._drop_draft()
+        self.session.supply(smtp.Unavailable(full=True))
+
     def _commit(self, envelope: Envelope, *, plain: bool) -> None:
+        if not self.world.has_room():
+            self._no_room()
+            return
         draft, self._draft = self._draft, None
         assert draft is not None
         self.later()

@@ -20,7 +20,9 @@ from winpop.db.home import Home
 from winpop.directory import mailboxes
 from winpop.protocol.pop3 import Ending
 from winpop.services import listeners as listening
+from winpop.services.census import Census
 from winpop.services.connection import Connection, Connections, where
+from winpop.services.housekeeping import keep_house
 from winpop.services.pop3 import Pop3Connection
 from winpop.services.smtp import LmtpConnection, SmtpConnection
 from winpop.services.world import World
@@ -53,13 +55,16 @@ class Worker:
         world.log.defer = lambda flush: world.loop.call_later(_LOG_DELAY, flush)
         await self._accept()
         ready()
-        look = world.loop.create_task(self._look())
+        tasks = [world.loop.create_task(self._look())]
+        if self._alone:
+            tasks.append(world.loop.create_task(keep_house(world.home, lambda: world.settings, world.log)))
         await self._stopping.wait()
         self._accept_no_more()
         for listener in self._listeners.values():
             listener.close()  # else the system would go on accepting what nobody serves, and keep the port
         await self._drain()
-        look.cancel()  # only now: a lock ends the sessions of a worker that drains, too
+        for task in tasks:
+            task.cancel()  # only now: a lock ends the sessions of a worker that drains, too
 
     def stop(self) -> None:
         """Begin to drain."""
@@ -202,14 +207,14 @@ async def serve(  # noqa: PLR0913 - the orders of a worker, each by name
     home: Home,
     *,
     overrides: dict[str, str],
-    row: int,
+    census: Census,
     listeners: dict[str, socket.socket],
     ready: Callable[[], None],
     orders_end: int | None = None,
 ) -> int:
     """Be a worker until SIGTERM, SIGINT, or the end of the stream with descriptor `orders_end`."""
     loop = asyncio.get_running_loop()
-    world = World(home, overrides, row, loop)
+    world = World(home, overrides, census, loop)
     try:
         worker = Worker(world, listeners, alone=orders_end is None)
         loop.set_exception_handler(
@@ -247,7 +252,7 @@ def main() -> int:
             serve(
                 Home(Path(orders["home"])),
                 overrides=orders["overrides"],
-                row=orders["row"],
+                census=Census(orders["census"], orders["row"]),
                 listeners=listeners,
                 ready=lambda: _say({"ready": True}),
                 orders_end=sys.stdin.fileno(),

@@ -30,7 +30,7 @@ _ROOM_HOLDS = 1.0
 class World:
     """What a worker's connections use. `reader` is for the event loop's own thread, `writer` for changes."""
 
-    def __init__(self, home: Home, overrides: dict[str, str], row: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, home: Home, overrides: dict[str, str], census: Census, loop: asyncio.AbstractEventLoop) -> None:
         """Open everything. Raises `Refusal`."""
         self.home = home
         self.loop = loop
@@ -44,7 +44,7 @@ class World:
         self.leases = Leases(home.leases)
         self.blobs = mail_root(home, self.settings)
         self.blobs.make()
-        self.census = Census(home.census, row)
+        self.census = census
         self.writer = Writer(lambda: Sqlite(home), loop.call_soon_threadsafe)
         self.files = ThreadPoolExecutor(4, "files")
         self._hashing = ThreadPoolExecutor(os.cpu_count() or 1, "hashing")

@@ -1,0 +1,42 @@
+"""A sample of every kind of fault, as CI runs it; `make durability` runs all of it."""
+
+import json
+import os
+import zlib
+from collections.abc import Callable
+
+import pytest
+
+from durability import run
+from durability.report import Extent
+
+SEED = int(os.environ.get("WINPOP_SEED") or zlib.crc32(os.urandom(8)) % 10**6)
+"""Another sample each time; the summary says the seed, and WINPOP_SEED repeats it."""
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", run.KINDS)
+def test_nothing_is_lost(name: str, record_property: Callable[[str, object], None]) -> None:
+    kind = run.KINDS[name]
+    results = kind.run(Extent(full=False, seed=SEED, seconds=kind.sample))
+    for result in results:
+        tried = f"{result.points} of {result.of} points, {result.states} states, {len(result.violations)} violations"
+        record_property("tried", f"{result.kind}: {tried}, seed {SEED}")
+    assert [violation for result in results for violation in result.violations] == []
+    assert all(result.points for result in results), "nothing was tried"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("name", "which"), [(name, c) for name, kind in run.KINDS.items() for c in kind.controls])
+def test_what_is_broken_on_purpose_is_caught(name: str, which: str) -> None:
+    kind = run.KINDS[name]
+    assert kind.control(which, Extent(full=False, seed=SEED, seconds=kind.sample)).violations
+
+
+def test_the_table_of_the_page_is_the_suite_s_own() -> None:
+    page = run.PAGE.read_text()
+    made = page.partition(run.BEGIN)[2].partition(run.END)[0].strip()
+    results = json.loads(run.RESULTS.read_text())
+    assert made == run.table(results).strip()
+    assert set(results) == set(run.KINDS), "a kind has never been run in full"
+    assert not [row for rows in results.values() for row in rows if bool(row["violations"]) != bool(row["control"])]
