@@ -7,6 +7,7 @@ import signal
 import smtplib
 import subprocess
 import sys
+import time
 from pathlib import Path
 from poplib import POP3
 from typing import Any, Self
@@ -75,6 +76,7 @@ class Service:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
+        wait_until_gone(self.process.pid)
         self._leave()
         self._close()
 
@@ -102,6 +104,22 @@ class Service:
         """Hand in a message by SMTP; return when it was acknowledged."""
         with smtplib.SMTP("127.0.0.1", self.ports["smtp"], timeout=20) as client:
             client.sendmail(sender, recipient, message)
+
+
+def wait_until_gone(group: int) -> None:
+    """Wait until no process of a group runs: the locks of one that is still dying say that a database is in use."""
+    until = time.monotonic() + 10
+    while any(_is_running(status, group) for status in Path("/proc").glob("[0-9]*/stat")):
+        assert time.monotonic() < until, "a process of the service does not end"
+        time.sleep(0.005)
+
+
+def _is_running(status: Path, group: int) -> bool:
+    try:
+        state, _, number = status.read_text().rpartition(")")[2].split()[:3]
+    except OSError:
+        return False
+    return int(number) == group and state not in "ZX"
 
 
 def log_on(port: int, user: str, password: str = "secret", source: str = "") -> POP3:

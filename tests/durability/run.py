@@ -58,7 +58,7 @@ class Kind:
 KINDS = {
     "kill": Kind("durability.kills", "run", 60, 1800),
     "errors": Kind("durability.errors", "run", 60, 1800),
-    "power": Kind("durability.power", "run", 40, 600, ("nosync", "nodirsync", "synchronous-normal", "250-too-early")),
+    "power": Kind("durability.power", "run", 40, 600, ("nosync", "nodirsync", "skipped", "normal", "early")),
     "ext4": Kind("durability.blocks", "run_ext4", 25, 600, ("eatmydata",)),
     "xfs": Kind("durability.blocks", "run_xfs", 25, 600),
     "disk": Kind("durability.disk", "run", 40, 300),

@@ -235,9 +235,10 @@ def test_a_mail_root_is_marked_as_made_only_once_its_directories_are_on_disk(
     again, calls = broken(os.fsync, errno.EIO, 0)
     monkeypatch.setattr(os, "fsync", again)
     blobs.make()  # what was not known to be on disk is synchronised now
-    assert len(calls) == 2
+    above = len(blobs.root.parents)
+    assert len(calls) == 1 + above  # up to the top: somebody who was killed may have made some of them
     blobs.make()
-    assert len(calls) == 2
+    assert len(calls) == 1 + above
 
 
 def test_a_mail_root_that_cannot_be_made_is_out_of_reach(tmp_path: Path) -> None:

@@ -74,14 +74,11 @@ class Home:
     def make(self) -> None:
         """Make the directory when it is missing, and refuse one that others may write in."""
         try:
-            if not self.path.is_dir():
-                above = next(parent for parent in self.path.parents if parent.is_dir())
-                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.database.exists():
                 for parent in self.path.parents:  # else a power cut takes the home away with all that is in it
                     with contextlib.suppress(PermissionError):  # one that may be passed through and not be read
                         synchronise(parent)
-                    if parent == above:
-                        break
             status = self.path.stat()
         except PermissionError:
             raise not_permitted(self.path) from None

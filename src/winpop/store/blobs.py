@@ -74,8 +74,9 @@ class Blobs:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for n in range(256):
                 (self.root / f"{n:02x}").mkdir(mode=0o700, exist_ok=True)
-            synchronise(self.root)
-            synchronise(self.root.parent)
+            for directory in (self.root, *self.root.parents):  # all: somebody who was killed may have made some
+                with contextlib.suppress(PermissionError):  # one that may be passed through and not be read
+                    synchronise(directory)
             self.tmp.mkdir(mode=0o700, exist_ok=True)  # last: where it is, the others are on disk
         except OSError as error:
             raise unusable(self.root, error) from None
