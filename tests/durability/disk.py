@@ -32,7 +32,13 @@ _MEGABYTES = {"tmpfs": 80, "ext4": 100, "xfs": 320}
 _LARGE = 200_000
 
 
-def missing(kind: str) -> str:
+def missing() -> str:
+    """Return what this computer lacks for a sample, or nothing."""
+    lacking = lacks("ext4")
+    return f"it needs {lacking}" if lacking else ""
+
+
+def lacks(kind: str) -> str:
     """Return what this computer lacks for a small disk of this kind, or nothing."""
     maker = MAKERS[kind][:1]
     if os.name != "posix" or os.geteuid() != 0:
@@ -95,9 +101,9 @@ def run(extent: Extent) -> Result:
     result = Result("disk full to the last byte")
     began = time.monotonic()
     for kind in MAKERS if extent.full else ["ext4"]:
-        lacks = missing(kind)
-        if lacks:
-            result.notes.append(f"{kind} was not tried: needs {lacks}")
+        lacking = lacks(kind)
+        if lacking:
+            result.notes.append(f"{kind} was not tried: needs {lacking}")
             continue
         with small_disk(kind) as disk:
             trial = _Trial(disk, result, kind)

@@ -53,7 +53,7 @@ _PLANTED = Path(__file__).parent / "planted"
 _QUICK = ("--workers", "2")
 
 
-def unavailable() -> str:
+def missing() -> str:
     """Return why there can be no forgetful file system here, or nothing."""
     import importlib.util
 

@@ -45,6 +45,11 @@ class Kind:
         """Run it."""
         return _several(self._function(self.function)(extent))
 
+    def missing(self) -> str:
+        """Return what this computer lacks for it, or nothing."""
+        ask = getattr(importlib.import_module(self.module), "missing", None)
+        return str(ask()) if ask else ""
+
     def control(self, which: str, extent: Extent) -> Result:
         """Run it with something broken."""
         came: Result = self._function("control")(which, extent)
@@ -59,8 +64,8 @@ KINDS = {
     "kill": Kind("durability.kills", "run", 60, 1800),
     "errors": Kind("durability.errors", "run", 60, 1800),
     "power": Kind("durability.power", "run", 40, 600, ("nosync", "nodirsync", "skipped", "normal", "early")),
-    "ext4": Kind("durability.blocks", "run_ext4", 25, 600, ("eatmydata",)),
-    "xfs": Kind("durability.blocks", "run_xfs", 25, 600),
+    "ext4": Kind("durability.blocks", "run_ext4", 25, 600, ("eatmydata", "nodirsync")),
+    "xfs": Kind("durability.blocks", "run_xfs", 25, 600, ("eatmydata on xfs",)),
     "disk": Kind("durability.disk", "run", 40, 300),
     "days": Kind("durability.days", "run", 40, 300),
     "crowd": Kind("durability.crowd", "run", 30, 600),
@@ -87,6 +92,10 @@ def main() -> int:
     failed = False
     for name in asked.kinds or KINDS:
         kind = KINDS[name]
+        if lacking := kind.missing():
+            print(f"{name} was not tried: {lacking}")
+            failed = True
+            continue
         seconds = asked.seconds or (kind.sample if asked.sample else kind.full)
         rows = [_row(result, asked.sample) for result in kind.run(Extent(not asked.sample, asked.seed, seconds))]
         rows += [_control_row(which, kind.control(which, _sample(kind, asked.seed))) for which in kind.controls]

@@ -21,7 +21,7 @@ from durability.forgetful import ATTRIBUTE, SECTOR, read_moment, survivors
 from durability.power import CONTROLS, Disk
 from durability.report import Extent
 
-WHY_NOT = power.unavailable()
+WHY_NOT = power.missing()
 if WHY_NOT and os.environ.get("CI"):
     pytest.fail(f"no power cuts without FUSE: {WHY_NOT}", pytrace=False)
 pytestmark = [
