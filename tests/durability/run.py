@@ -69,7 +69,7 @@ KINDS = {
     "disk": Kind("durability.disk", "run", 40, 300),
     "days": Kind("durability.days", "run", 40, 300),
     "crowd": Kind("durability.crowd", "run", 30, 600),
-    "fuzz": Kind("fuzz.kind", "run", 60, 900),
+    "fuzz": Kind("fuzz.kind", "run", 42, 900),
     "start": Kind("durability.start", "run", 30, 120),
     "soak": Kind("durability.soak", "run", 120, 3600),
 }

@@ -140,7 +140,7 @@ class Session:
         speechless = isinstance(self._need, needs.Fetch) and self._stuffing is not None
         self._need = None
         if speechless or self._long is not None or reason is needs.Ending.IDLE:
-            self.closed = True
+            self._leave()
         else:
             self._close(_ENDINGS[reason])
 
@@ -304,7 +304,7 @@ class Session:
     def _unreadable(self, answer: Unreadable) -> None:
         self._top = None
         if self._stuffing is not None:
-            self.closed = True  # half a message has gone out: it must not look like a whole one
+            self._leave()  # half a message has gone out: it must not look like a whole one
         elif answer.permanent:
             self._put(b"-ERR [SYS/PERM] This message is damaged; the administrator has to be told\r\n")
         else:
@@ -374,6 +374,10 @@ class Session:
 
     def _close(self, reply: bytes) -> None:
         self._put(reply + b"\r\n")
+        self._leave()
+
+    def _leave(self) -> None:
+        """Close, and forget what came in and was not used."""
         self.closed = True
         self._lines.clear()
 
