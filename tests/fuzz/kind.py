@@ -9,6 +9,7 @@ from durability.report import Extent, Result
 from fuzz.run import available, fuzz
 from fuzz.targets import TARGETS
 
+
 def missing() -> str:
     """Return what this computer lacks for it, or nothing."""
     return "" if available() else "it needs the Python package atheris (the extra `dev`, with Python 3.11)"
