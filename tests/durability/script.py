@@ -244,6 +244,7 @@ class Story:
         )
         if result.returncode < 0:
             raise _Lost
+        assert "[internal-error]" not in result.stderr, f"{words[0]}: {result.stderr}"
         if result.returncode == _OUT_OF_REACH:
             raise _RefusedForNow
         if result.returncode:

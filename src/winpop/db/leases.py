@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from winpop.db.home import not_permitted
+from winpop.terms.refusals import out_of_reach, readable
 
 SERVICE = 0
 """The number of the running service."""
@@ -32,11 +33,14 @@ class Leases:
     """The leases of one home, as this process sees them."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, making it when it is missing. Raises `Refusal` (`not-permitted`), or `OSError`."""
+        """Open the file, making it when it is missing. Raises `Refusal` (`not-permitted`, `home-unusable`)."""
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
         except PermissionError:
             raise not_permitted(path.parent) from None
+        except OSError as error:
+            place = readable(str(path))
+            raise out_of_reach("home-unusable", f"{place} cannot be opened: {error.strerror}.") from error
         self._held: set[int] = set()
 
     def take(self, number: int) -> bool:

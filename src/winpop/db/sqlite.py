@@ -2,7 +2,8 @@
 
 Invariant: `synchronous=FULL` in WAL mode means that a commit returns after its frames are on disk. After an
 error in a commit the connection is thrown away, never tried again: a second fsync may succeed without having
-written anything.
+written anything. And what was refused stays undone: the frames of a commit that failed may lie whole in the log, so
+they are written over before anybody is told.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
 
 from winpop.db import migrations, room
 from winpop.db.contract import ENGINE_CODES, Reader, Row, Transaction, Value
@@ -32,6 +34,10 @@ _LOST = ("no such table", "no such column")
 class Sqlite:
     """One connection to the database of a home; implements `Database` and, inside `write`, `Transaction`."""
 
+    _read_only: ClassVar[int] = 0
+    """Goes up when the engine could not open a file for writing and has opened it for reading instead. All connections
+    of a process share the index of the log, so all have to be opened anew."""
+
     def __init__(self, home: Home, *, any_schema: bool = False) -> None:
         """Open it, and make the schema of a new one; `any_schema` takes it as it is.
 
@@ -39,6 +45,7 @@ class Sqlite:
         """
         self._home = home
         self._open: sqlite3.Connection | None = None
+        self._opened_for = 0
         try:
             if not any_schema:
                 self._check_schema()
@@ -49,7 +56,10 @@ class Sqlite:
     @property
     def _connection(self) -> sqlite3.Connection:
         """The connection; a new one after the engine has failed in the last."""
+        if self._open is not None and self._opened_for != Sqlite._read_only and not self._open.in_transaction:
+            self.close()
         if self._open is None:
+            self._opened_for = Sqlite._read_only
             self._open = self._connect()
         return self._open
 
@@ -127,11 +137,29 @@ class Sqlite:
             self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield self
-            with self._translated():
-                self._transaction.execute("COMMIT")
+            self._commit()
         except BaseException:
             self._roll_back()
             raise
+
+    def _commit(self) -> None:
+        try:
+            with self._translated():
+                self._transaction.execute("COMMIT")
+        except Refusal as refusal:
+            if refusal.code == "database-unreachable":
+                self._write_over()
+            raise
+
+    def _write_over(self) -> None:
+        """Commit a change that is none in the place of the one that failed, unless the disk goes on failing."""
+        with contextlib.suppress(Refusal), self._translated():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.execute(f"PRAGMA user_version = {self.schema():d}")  # it writes the first page
+                self._connection.execute("COMMIT")
+            finally:
+                self._roll_back()
 
     @property
     def _transaction(self) -> sqlite3.Connection:
@@ -194,6 +222,8 @@ class Sqlite:
         except Refusal as refusal:
             if refusal.code in ENGINE_CODES:
                 self.close()
+                if _is_read_only(refusal):
+                    Sqlite._read_only += 1
             if refusal.code == "disk-full":
                 room.give_up(self._home)  # for who tries again
             raise
@@ -246,11 +276,11 @@ def translated(home: Home) -> Iterator[None]:
                 raise _full(home) from error
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 raise out_of_reach("database-busy", f"The database in {place} is busy; try again.") from error
-            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN if not _may_use(home):
                 raise not_permitted(home.path) from error
-            case sqlite3.SQLITE_CANTOPEN if not _may_use(home):
+            case sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
                 raise not_permitted(home.path) from error
-            case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_NOMEM:
+            case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY:
                 raise out_of_reach(
                     "database-unreachable", f"The database in {place} cannot be used: {error}."
                 ) from error
@@ -262,6 +292,11 @@ def translated(home: Home) -> Iterator[None]:
         raise
 
 
+def _is_read_only(refusal: Refusal) -> bool:
+    cause = refusal.__cause__
+    return isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY
+
+
 def _full(home: Home) -> Refusal:
     return out_of_reach("disk-full", f"The disk that holds {readable(str(home.path))} is full; nothing was changed.")
 
@@ -271,6 +306,8 @@ def _may_use(home: Home) -> bool:
     try:
         thing = home.database if home.database.exists() else home.path
         thing.stat()
+        if os.name == "posix" and os.statvfs(thing).f_flag & os.ST_RDONLY:
+            return True  # a file system on which nobody may write now
     except PermissionError:
         return False
     except OSError:
