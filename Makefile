@@ -6,11 +6,12 @@ BIN    := $(VENV)/bin
 POP3   ?= 127.0.0.1:1110
 SMTP   ?= 127.0.0.1:2525
 
-.PHONY: help run test lint docs clean
+.PHONY: help run test durability lint docs clean
 
 help:
 	@echo "make run    start a demonstration: a domain, two mailboxes, a message (POP3=$(POP3) SMTP=$(SMTP))"
 	@echo "make test   lint, types, floors and all tests"
+	@echo "make durability  try every fault, not a sample; some hours (KINDS='kill power' tries some)"
 	@echo "make lint   the first three of them"
 	@echo "make docs   write again the documents that are made from the code"
 	@echo "make clean  remove $(VENV) and the demonstration"
@@ -20,6 +21,9 @@ run: $(VENV)/installed
 
 test: lint
 	$(BIN)/python -m pytest -n auto
+
+durability: $(VENV)/installed-dev
+	$(BIN)/python tests/durability/run.py --write $(KINDS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

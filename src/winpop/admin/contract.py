@@ -51,13 +51,19 @@ class Work:
 class Batches:
     """What an operation on many things works with: `commit` makes one batch durable, `tell` shows progress.
 
-    `commit` takes what to do and what the audit shall call it; what needs no audit is written to `database` itself.
+    `open` gives the database, and begins a new installation where the operation may. `commit` takes what to do and what
+    the audit shall call it; what needs no audit is written to `database` itself.
     """
 
     home: Home
-    database: Database
+    open: Callable[[], Database]
     commit: Callable[[Callable[[Work], Outcome], str], Outcome]
     tell: Callable[[str], None]
+
+    @property
+    def database(self) -> Database:
+        """The database, opened when it is asked for."""
+        return self.open()
 
 
 @dataclass(frozen=True, slots=True)

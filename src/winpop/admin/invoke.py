@@ -37,9 +37,7 @@ def invoke(
     if operation.long:
         try:
             values = words | _read(operation, given, secret=True)
-            return operation.run(
-                Batches(place.home, place.database(make=operation.makes_home), entry.commit, tell), **values
-            )
+            return operation.run(entry.batches(tell), **values)
         except Refusal as refusal:
             entry.refused(refusal)
             raise
@@ -49,8 +47,9 @@ def invoke(
     try:
         for switch in operation.switches:
             if switch.many is not None and switch.name in given:
-                database = place.database(make=operation.makes_home)
-                return switch.many(Batches(place.home, database, entry.commit, tell), _file(given[switch.name]))
+                batches = entry.batches(tell)
+                batches.open()
+                return switch.many(batches, _file(given[switch.name]))
         if not operation.makes_home:
             place.database()  # nobody is asked for a password where there is nothing to change
         values = words | _read(operation, given, secret=True)
@@ -78,6 +77,10 @@ class _Entry:
     actor: Actor
     operation: Operation
     target: str
+
+    def batches(self, tell: Callable[[str], None]) -> Batches:
+        """Return what an operation on many things works with."""
+        return Batches(self.place.home, lambda: self.place.database(make=self.operation.makes_home), self.commit, tell)
 
     def commit(self, run: Callable[[Work], Outcome], target: str | None = None) -> Outcome:
         """Run, and write the audit row, in one transaction; then do what had to wait for the commit."""

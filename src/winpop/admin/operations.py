@@ -3,13 +3,31 @@
 Invariant: whatever can be administered is a row here; a face offers nothing else.
 """
 
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
 from winpop.admin import accounts, locks, settings
 from winpop.admin.audit import audit, read_count
+from winpop.admin.backup_words import read_directory, read_keep, read_time
+from winpop.admin.check import check
 from winpop.admin.contract import Argument, Operation, Switch
 from winpop.admin.domains_and_mailboxes import add, delete, deletion_question, show
 from winpop.admin.mailboxes_from_file import add_from_file
+from winpop.admin.outcomes import Outcome
 from winpop.admin.totals import stat
 from winpop.terms.names import Address, DomainName, parse_target
+
+
+def _late(module: str, name: str) -> Callable[..., Outcome]:
+    """Return an operation whose module is imported when it is done: it takes long, and the others start at once."""
+
+    def run(*given: Any, **named: Any) -> Outcome:  # noqa: ANN401 - whatever the operation takes
+        outcome: Outcome = getattr(import_module(module), name)(*given, **named)
+        return outcome
+
+    return run
+
 
 _TARGET = Argument("target", "DOMAIN | USER@DOMAIN", parse_target)
 _ADDRESS = Argument("address", "USER@DOMAIN", Address.parse)
@@ -92,6 +110,22 @@ before it was locked: a mailbox with a lock of its own keeps it.
         (_DOMAIN,),
     ),
     Operation(
+        "check",
+        "read all mail and say what is damaged, missing or left over",
+        """\
+The service may run meanwhile. Every message is held against its checksum, every file against its row; what is damaged
+is named by mailbox and message, and 'winpop restore' brings it back from a backup. The exit status is 1 when something
+is left. With /repair is mended what needs no guess: permissions, sizes, counters, flags, unique-ids that cannot be,
+and checksums of what came in before there were any. No body is ever removed or changed.
+
+  winpop check
+  winpop check /repair""",
+        check,
+        switches=(Switch("repair", "mend what needs no guess; no mail is removed or changed"),),
+        changes=True,
+        long=True,
+    ),
+    Operation(
         "changepwd",
         "change the password of a mailbox",
         """\
@@ -119,6 +153,52 @@ seen by other users of the computer. One that begins with -- goes after a lone -
         accounts.migrate_to_ad,
         (_ADDRESS,),
         changes=True,
+    ),
+    Operation(
+        "backup",
+        "back up the server, a domain or a mailbox into a directory",
+        """\
+Domains, mailboxes, locks, passwords, settings and mail, as they are now, while the service runs or not. A second
+backup into the same directory copies only what is new; each leaves a snapshot that can be restored. The directory
+holds mail and password hashes: it is its owner's alone, and should lie on another disk. Between two backups it can
+be copied as it is.
+
+  winpop backup /srv/backup
+  winpop backup /srv/backup /keep 30
+  winpop backup /srv/example example.com""",
+        _late("winpop.admin.backup", "back_up"),
+        (
+            Argument("directory", "DIR", read_directory, path=True),
+            Argument("target", "DOMAIN | USER@DOMAIN", parse_target, optional=True),
+        ),
+        (Switch("keep", "remove all but the newest N snapshots", "N", read_keep),),
+        changes=True,
+        long=True,
+    ),
+    Operation(
+        "restore",
+        "bring back what a backup has and this server lacks",
+        """\
+Messages, mailboxes and domains that are missing come back as they were, with their unique-ids, locks and passwords;
+messages that were damaged are mended. Nothing is removed, and what is there keeps its own lock, password and
+settings. It can be run while the service runs, and again after it was cut off. On a new machine it begins a new
+installation.
+
+  winpop restore /srv/backup /list
+  winpop restore /srv/backup
+  winpop restore /srv/backup alice@example.com /at 2026-01-31T18:00:00Z""",
+        _late("winpop.admin.backup_restore", "restore"),
+        (
+            Argument("directory", "DIR", read_directory, path=True),
+            Argument("target", "DOMAIN | USER@DOMAIN", parse_target, optional=True),
+        ),
+        (
+            Switch("at", "take the newest snapshot that is not after this time", "TIME", read_time),
+            Switch("list", "show the snapshots and restore nothing"),
+        ),
+        changes=True,
+        long=True,
+        makes_home=True,
     ),
     Operation(
         "get",

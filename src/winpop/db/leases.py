@@ -21,6 +21,8 @@ SERVICE = 0
 """The number of the running service."""
 UPGRADE = 1
 """The number of whoever upgrades the database."""
+RESTORE = 2
+"""The number of whoever restores a backup."""
 _FIRST_MAILBOX = 1024
 
 

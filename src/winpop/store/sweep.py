@@ -53,12 +53,12 @@ def sweep(database: Database, blobs: Blobs, now: float) -> Swept:
     unfinished = 0
     for path in blobs.tmp.iterdir():
         with contextlib.suppress(FileNotFoundError):  # finished or dropped in this moment
-            if _left_behind(path.stat().st_mtime, now):
+            if left_behind(path.stat().st_mtime, now):
                 path.unlink()  # were it still being written, its delivery would be refused for now
                 unfinished += 1
     unnamed = 0
     for name, written in blobs.names():
-        if _left_behind(written, now) and not _named(database, name):
+        if left_behind(written, now) and not _named(database, name):
             with database.write() as transaction:
                 if not _named(transaction, name):
                     blobs.unlink(name)
@@ -66,8 +66,8 @@ def sweep(database: Database, blobs: Blobs, now: float) -> Swept:
     return Swept(len(discarded), unfinished, unnamed)
 
 
-def _left_behind(written: float, now: float) -> bool:
-    """Tell by the clock, which may have been set back since."""
+def left_behind(written: float, now: float) -> bool:
+    """Tell whether a file that was `written` then was left behind: by the clock, which may have been set back since."""
     return abs(now - written) > _LEFT_BEHIND
 
 

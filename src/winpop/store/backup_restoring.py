@@ -1,0 +1,257 @@
+"""Mail out of a backup, back into its mailboxes.
+
+Invariant: nothing is removed and nothing newer is changed. A message is added where its unique-id is missing, under the
+row identifier that it had if this is its installation and the identifiers of all that its mailbox lacks are free, so
+that it stands where it stood; otherwise behind what is there, in order. A message that is there and is no longer what
+came in gets its body back. Bodies are placed before the transaction of the rows that name them, which looks that they
+are still there; so a restore that was cut off has added some messages, whole, and goes on when it is run again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from winpop.db.contract import Database, Reader, Transaction
+from winpop.db.home import Home
+from winpop.directory import settings
+from winpop.directory.mailboxes import Mailbox
+from winpop.store import maildrops, sweep
+from winpop.store.backup_bodies import Body, DamagedError, discard, fetch, is_sound
+from winpop.store.backup_copying import Damaged
+from winpop.store.backup_format import HELD, Archive
+from winpop.store.blobs import Blobs
+from winpop.terms.refusals import Refusal, out_of_reach
+
+_OCTETS = 16 * 1024 * 1024
+_ROWS = 500
+_ASKED_AT_ONCE = 500
+
+
+@dataclass(slots=True)
+class Restored:
+    """What came back. Octets are those of the added messages."""
+
+    added: int = 0
+    octets: int = 0
+    present: int = 0
+    mended: list[tuple[str, str]] = field(default_factory=list)
+    """Mailbox and unique-id."""
+    damaged: list[Damaged] = field(default_factory=list)
+    vanished: set[str] = field(default_factory=set)
+    """Mailboxes that were deleted meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """A message that is to be added; `identifier` is None where a new one is to be taken."""
+
+    mailbox: Mailbox
+    identifier: int | None
+    unique_id: str
+    size: int
+    body: int
+
+
+class Restorer:
+    """Brings the mail of one snapshot back, mailbox by mailbox; `finish` commits what is left."""
+
+    def __init__(self, database: Database, home: Home, archive: Archive, snapshot: int, *, own: bool) -> None:
+        """Begin; `own` says that the backup is of this installation."""
+        self._database, self._home, self._archive, self._snapshot, self._own = database, home, archive, snapshot, own
+        self._blobs = self._mail_root(database)
+        self._blobs.make()
+        self._batch: list[_Missing] = []
+        self._bodies: dict[int, Body] = {}
+        """What the batch brings, by its number in the backup."""
+        self._octets = 0
+        self._shared: dict[int, int] = {}
+        """Where bodies with several messages are in the installation, by their number in the backup."""
+        self.restored = Restored()
+
+    @property
+    def done(self) -> int:
+        """How many messages were looked at."""
+        said = self.restored
+        return said.added + said.present + len(said.mended) + len(said.damaged) + len(self._batch)
+
+    def mailbox(self, source: int, mailbox: Mailbox, tell: Callable[[], None]) -> None:
+        """Bring the mail of the mailbox back that was `source`."""
+        there = {
+            str(unique_id): (int(str(identifier)), int(str(body)))
+            for unique_id, identifier, body in self._database.all(
+                "SELECT unique_id, id, body_id FROM message WHERE mailbox_id = ?", mailbox.id
+            )
+        }
+        stays = self._own and self._free(
+            identifier for identifier, unique_id, *_ in self._messages(source) if unique_id not in there
+        )
+        for identifier, unique_id, size, body in self._messages(source):
+            if unique_id in there:
+                self._look_at(mailbox, unique_id, there[unique_id], size, body)
+            else:
+                self._add(_Missing(mailbox, identifier if stays else None, unique_id, size, body))
+            tell()
+
+    def _messages(self, source: int) -> Iterator[tuple[int, str, int, int]]:
+        yield from self._archive.rows(
+            f"SELECT source, unique_id, size, body FROM message WHERE mailbox = :mailbox AND {HELD} ORDER BY source",
+            mailbox=source,
+            snapshot=self._snapshot,
+        )
+
+    def _free(self, identifiers: Iterable[int]) -> bool:
+        """Tell whether all these identifiers were given out, and no row has one of them now."""
+        last = self._database.number("SELECT seq FROM sqlite_sequence WHERE name = 'message'")
+        iterator = iter(identifiers)
+        while some := list(islice(iterator, _ASKED_AT_ONCE)):
+            marks = ", ".join("?" * len(some))
+            if max(some) > last or self._database.number(f"SELECT count(*) FROM message WHERE id IN ({marks})", *some):
+                return False
+        return True
+
+    def _is_shared(self, body: int) -> bool:
+        sql = f"SELECT count(*) FROM (SELECT 1 FROM message WHERE body = :body AND {HELD} LIMIT 2)"
+        return self._archive.number(sql, body=body, snapshot=self._snapshot) > 1
+
+    # --- what is missing ---
+
+    def _add(self, missing: _Missing) -> None:
+        if missing.body not in self._shared and missing.body not in self._bodies:
+            try:
+                body = fetch(self._archive, missing.body, self._blobs)
+            except DamagedError as error:
+                self._name_damaged(missing.mailbox, missing.unique_id, error)
+                return
+            self._bodies[missing.body] = body
+            self._octets += len(body.content.octets or b"")
+        self._batch.append(missing)
+        if self._octets >= _OCTETS or len(self._batch) >= _ROWS:
+            self.finish()
+
+    def finish(self) -> None:
+        """Commit what was gathered. Raises `Refusal`."""
+        if not self._batch:
+            return
+        try:
+            with self._database.write() as transaction:
+                self._check_files(transaction, self._bodies.values())
+                bodies, vanished, unused = self._insert(transaction)
+        except Refusal as refusal:
+            if refusal.code not in ("disk-full", "database-busy"):
+                self._bodies = {}  # the outcome is open: a row may name them, and else the sweep sees to them
+            raise
+        added = [missing.size for missing in self._batch if missing.mailbox.id not in vanished]
+        self.restored.added += len(added)
+        self.restored.octets += sum(added)
+        self.restored.vanished |= {str(each.mailbox.address) for each in self._batch if each.mailbox.id in vanished}
+        self._shared |= {body: place for body, place in bodies.items() if self._is_shared(body)}
+        sweep.discard(self._database, self._blobs, unused)
+        self._batch, self._bodies, self._octets = [], {}, 0
+
+    def abandon(self) -> None:
+        """Remove the files of what was not committed, above all where the disk is full."""
+        for body in self._bodies.values():
+            discard(self._blobs, body.content)
+        self._batch, self._bodies = [], {}
+
+    def _insert(self, transaction: Transaction) -> tuple[dict[int, int], set[int], list[str]]:
+        """Insert the batch; return where the bodies are, the mailboxes that are gone, and the blobs nobody needs."""
+        places: dict[int, int] = {}
+        mailboxes = {missing.mailbox.id for missing in self._batch}
+        sql = "SELECT count(*) FROM mailbox WHERE id = ?"
+        vanished = {mailbox for mailbox in mailboxes if not transaction.number(sql, mailbox)}
+        for missing in self._batch:
+            if missing.mailbox.id not in vanished:
+                place, prefix = self._place(transaction, missing.body, places)
+                transaction.insert(
+                    "INSERT INTO message (id, mailbox_id, body_id, unique_id, size, prefix) VALUES (?, ?, ?, ?, ?, ?)",
+                    missing.identifier,
+                    missing.mailbox.id,
+                    place,
+                    missing.unique_id,
+                    missing.size,
+                    prefix,
+                )
+        blobs = [body.content.blob for number, body in self._bodies.items() if number not in places]
+        unused = [name for name in blobs if name is not None]
+        transaction.many("INSERT INTO discarded_blob (name) VALUES (?)", [(name,) for name in unused])
+        return places, vanished, unused
+
+    def _place(self, transaction: Transaction, body: int, places: dict[int, int]) -> tuple[int, bytes]:
+        """Return the row of a body, made where it is not there yet, and the prefix of its messages."""
+        known = places.get(body, self._shared.get(body))
+        if known is not None:
+            row = self._archive.one("SELECT prefix FROM body WHERE id = :id", id=body)
+            if row is not None and transaction.number("SELECT count(*) FROM body WHERE id = ?", known):
+                return known, bytes(row[0])
+        if body not in self._bodies:  # those that had it have deleted it meanwhile
+            try:
+                self._bodies[body] = fetch(self._archive, body, self._blobs)
+            except DamagedError as error:
+                raise out_of_reach("backup-damaged", f"A message changed meanwhile ({error}); restore again.") from None
+        found = self._bodies[body]
+        sql = "INSERT INTO body (size, plain, blob, content, checksum) VALUES (?, ?, ?, ?, ?)"
+        places[body] = transaction.insert(sql, *found.columns)
+        return places[body], found.prefix
+
+    # --- what is there ---
+
+    def _look_at(self, mailbox: Mailbox, unique_id: str, place: tuple[int, int], size: int, body: int) -> None:
+        """Give a message that is no longer what came in its body back."""
+        identifier, row = place
+        if self._shared.get(body) == row:
+            self.restored.present += 1
+            return
+        stored = maildrops.find(self._database, identifier)
+        key = self._archive.one("SELECT checksum FROM body WHERE id = :id", id=body)
+        assert key is not None
+        if stored is not None and not is_sound(stored, self._blobs, key[0]):
+            try:
+                mended = self._mend(identifier, size, fetch(self._archive, body, self._blobs))
+            except DamagedError as error:
+                self._name_damaged(mailbox, unique_id, error)
+                return
+            if mended:
+                self.restored.mended.append((str(mailbox.address), unique_id))
+                return
+        self.restored.present += 1
+        if stored is not None and stored.checksum == key[0] and self._is_shared(body):
+            self._shared[body] = row
+
+    def _mend(self, identifier: int, size: int, body: Body) -> bool:
+        """Put a body in the place of a damaged one; tell whether the message was still there."""
+        with self._database.write() as transaction:
+            self._check_files(transaction, [body])
+            row = transaction.one(
+                "SELECT body.id, body.blob FROM message JOIN body ON body.id = message.body_id WHERE message.id = ?",
+                identifier,
+            )
+            old = [str(row[1])] if row is not None and row[1] is not None else []
+            if row is None:
+                old = [body.content.blob] if body.content.blob else []
+            else:
+                transaction.run(
+                    "UPDATE body SET size = ?, plain = ?, blob = ?, content = ?, checksum = ? WHERE id = ?",
+                    *body.columns,
+                    row[0],
+                )
+                sql = "UPDATE message SET prefix = ?, size = ? WHERE id = ?"
+                transaction.run(sql, body.prefix, size, identifier)
+            transaction.many("INSERT OR IGNORE INTO discarded_blob (name) VALUES (?)", [(name,) for name in old])
+        sweep.discard(self._database, self._blobs, old)
+        return row is not None
+
+    # --- both ---
+
+    def _name_damaged(self, mailbox: Mailbox, unique_id: str, error: DamagedError) -> None:
+        self.restored.damaged.append(Damaged(str(mailbox.address), unique_id, str(error)))
+
+    def _mail_root(self, reader: Reader) -> Blobs:
+        return Blobs(self._home.mail_root(settings.stored(reader).get("mailroot", "")))
+
+    def _check_files(self, transaction: Transaction, bodies: Iterable[Body]) -> None:
+        """Refuse to name a file that is not where the mail root is now."""
+        now = self._mail_root(transaction)
+        for body in bodies:
+            if body.content.blob is not None and not now.has(body.content.blob):
+                raise out_of_reach("draft-lost", "The mail root was moved or swept meanwhile; restore again.")
