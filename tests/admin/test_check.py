@@ -637,3 +637,21 @@ def test_mailboxes_are_still_named_after_the_password_is_mended(filled: Home) ->
         mailboxes.set_password(transaction, 1, "$argon2id$v=19$m=19456,t=2,p=1$WkFlG57QHUr9hFtGqj89Xw$" + "A" * 43)
     database.close()
     assert found(filled) == []
+
+
+def test_a_mailbox_whose_rows_all_name_nonsense_is_no_endless_loop(filled: Home) -> None:
+    with closing(sqlite3.connect(filled.database)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        table = "WHERE name = 'message' AND type = 'table'"
+        strict = connection.execute(f"SELECT sql FROM sqlite_schema {table}").fetchone()[0]
+        version = connection.execute("PRAGMA schema_version").fetchone()[0]
+        for n, (sql, change) in enumerate(
+            [(strict.removesuffix("STRICT"), "UPDATE message SET body_id = 'x'"), (strict, "")]
+        ):
+            connection.execute(f"UPDATE sqlite_schema SET sql = ? {table}", (sql,))
+            connection.execute(f"PRAGMA schema_version = {version + 1 + n}")
+            connection.commit()
+            with closing(sqlite3.connect(filled.database)) as again:
+                again.execute(change)
+                again.commit()
+    assert do(filled, "check").complete is False

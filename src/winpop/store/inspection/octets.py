@@ -67,7 +67,7 @@ def compare(body: Body, octets: Octets, letters: list[Letter]) -> list[Flaw]:
         flaws.append(Flaw("body-size", where, said, first, mend))
     if body.plain and octets.dotted:
         said = "A line begins with a dot and its row says that none does, so that RETR gives out something else."
-        mend = mends.by_statement("UPDATE body SET plain = 0 WHERE id = ?", body.id)
+        mend = mends.by_statement("UPDATE body SET plain = 0 WHERE id = ? AND plain", body.id)
         flaws.append(Flaw("plain-flag", where, said, first, mend))
     if octets.bare:
         said = "A CR or LF stands alone in it; it came in so, and is left as it is."

@@ -130,8 +130,10 @@ def listing(inspection: Inspection, mailbox_id: int) -> Iterator[tuple[Letter, i
         for message, unique_id, body_id in rows:
             if isinstance(message, int) and isinstance(body_id, int):
                 yield Letter(message, mailbox_id, as_octets(unique_id)), body_id
-                last = message
         inspection.went_on()
+        before, last = last, max((row[0] for row in rows if isinstance(row[0], int)), default=last)
+        if last <= before:
+            return  # a damaged index leads nowhere; the engine's own check names it
 
 
 def _ids(reader: Reader, sql: str, *parameters: int) -> list[int]:
