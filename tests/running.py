@@ -48,7 +48,7 @@ class Service:
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        if b"ready" not in line:
+        if not line.startswith(b'{"ready"'):
             self.process.wait(READY_WITHIN)
             raise AssertionError(f"not ready: {line!r} {self.log.read_text()}")
         self._clients: list[POP3] = []

@@ -110,7 +110,7 @@ def test_when_the_commit_fails_nobody_is_promised_anything(home: Home) -> None:
 
 def test_a_database_that_is_out_of_reach_refuses_a_batch_and_is_tried_again_for_the_next(home: Home) -> None:
     told: SimpleQueue[Any] = SimpleQueue()
-    away = [out_of_reach("database-unreachable", "Away.")]
+    away = [out_of_reach("database-unreachable", "Away.")] * 2  # when it starts, and at the first job
 
     def open_database() -> Sqlite:
         if away:

@@ -68,7 +68,7 @@ KINDS = {
     "xfs": Kind("durability.blocks", "run_xfs", 25, 600, ("eatmydata on xfs",)),
     "disk": Kind("durability.disk", "run", 40, 300),
     "days": Kind("durability.days", "run", 40, 300),
-    "crowd": Kind("durability.crowd", "run", 30, 600),
+    "crowd": Kind("durability.crowd", "run", 30, 600, ("a deletion too many", "a maildrop for two")),
     "fuzz": Kind("fuzz.kind", "run", 42, 900),
     "start": Kind("durability.start", "run", 30, 120),
     "soak": Kind("durability.soak", "run", 120, 3600),

@@ -48,6 +48,10 @@ class Writer:
 
     def _run(self) -> None:
         database: Database | None = None
+        with contextlib.suppress(
+            Refusal
+        ):  # now: later there may be no descriptor left for it; the first job tries again
+            database = self._open()
         going = True
         while going:
             batch: list[_Job] = []
