@@ -246,9 +246,6 @@ def _starve(at: Scene, number: int) -> None:
             words = [session.ask(command) for command in (b"DELE 2", b"QUIT")]
             if words[1].startswith(b"+OK"):
                 at.book.deleted(first, [small])
-            elif words[1].startswith(b"-ERR [SYS/TEMP]"):
-                at.book.kept(first, [small])
-                at.result.notes.append(f"{at.where}: a QUIT was refused for now")
             else:
                 at.result.violated(at.where, [f"a session that was open: {words}"])
         at.traffic.within = 20
