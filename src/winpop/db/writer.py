@@ -48,10 +48,8 @@ class Writer:
 
     def _run(self) -> None:
         database: Database | None = None
-        with contextlib.suppress(
-            Refusal
-        ):  # now: later there may be no descriptor left for it; the first job tries again
-            database = self._open()
+        with contextlib.suppress(Refusal):  # the first job tries again
+            database = self._open()  # now: later there may be no descriptor left for it
         going = True
         while going:
             batch: list[_Job] = []
