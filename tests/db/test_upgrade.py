@@ -1,6 +1,7 @@
 """From every earlier schema to today's, with real mail in it; reversible, alone, whole after a kill at any point."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from durability.ledger import Ledger, State, look_inside, message
+from durability.ledger import Ledger, State, look_inside
 from running import COMMAND, Service, done, winpop
 from winpop.db import migrations
 from winpop.db.home import Home
@@ -32,6 +33,14 @@ from winpop.db.home import Home
 from winpop.db.upgrade import upgrade
 upgrade(Home(pathlib.Path(sys.argv[1])))
 """
+
+
+def message(token: str, size: int) -> bytes:
+    """Return the message with this token, as it was made when the homes of the earlier schemas were."""
+    head = f"Subject: {token}\r\nX-Token: {token}\r\n\r\n".encode()
+    line = hashlib.sha256(token.encode()).hexdigest().encode() + b"\r\n"
+    body = line * (max(size - len(head), 0) // len(line) + 1)
+    return head + b"." + body[1:] if size % 2 else head + body
 
 
 def earlier(path: Path, schema: Path) -> Home:

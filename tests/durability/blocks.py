@@ -8,14 +8,12 @@ Invariant: no state is made that a disk with a volatile cache and sectors of 512
 """
 
 import contextlib
-import copy
 import mmap
 import os
 import random
 import shutil
 import subprocess
 import tempfile
-import threading
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -31,6 +29,7 @@ from durability.blocklog import Disk, Entry
 from durability.ledger import Found, Ledger, State, look_inside
 from durability.report import Extent, Result
 from durability.script import ACCOUNTS, DONE, Story
+from durability.service import planted
 from running import Service
 from winpop.db.home import Home
 
@@ -52,7 +51,6 @@ directory that was not synchronised show."""
 _PASSES = {True: 6, False: 2}
 """In how many goes through the log the states are taken, so that running out of time leaves out some everywhere."""
 EATMYDATA = "/usr/lib/x86_64-linux-gnu/libeatmydata.so"
-_PLANTED = Path(__file__).parent / "planted"
 _IN_THE_PROGRAM = {"nodirsync": "skipped", "synchronous-normal": "normal", "250-too-early": "early"}
 """What can be broken in the program itself: our word for it, and that of `planted`."""
 BROKEN = ("eatmydata", *_IN_THE_PROGRAM)
@@ -278,59 +276,11 @@ class Marked(Ledger):
     disk: Disk | None = None
     copies: list[Ledger] = field(default_factory=list)
 
-    def _mark(self) -> None:
+    def entered(self, told: str = "") -> None:  # noqa: ARG002 - any entry counts
+        """Put a mark."""
         assert self.disk is not None
-        self.copies.append(copy_of(self))
+        self.copies.append(self.copy())
         self.disk.mark(str(len(self.copies) - 1))
-
-    def begin(self) -> None:
-        """Put the first mark."""
-        self._mark()
-
-    def sending(self, token: str, octets: bytes, *recipients: str) -> None:
-        with self._guard:
-            Ledger.sending(self, token, octets, *recipients)
-            self._mark()
-
-    def acknowledged(self, token: str, *recipients: str) -> None:
-        with self._guard:
-            Ledger.acknowledged(self, token, *recipients)
-            self._mark()
-
-    def deleting(self, mailbox: str, tokens: list[str]) -> None:
-        with self._guard:
-            Ledger.deleting(self, mailbox, tokens)
-            self._mark()
-
-    def deleted(self, mailbox: str, tokens: list[str]) -> None:
-        with self._guard:
-            Ledger.deleted(self, mailbox, tokens)
-            self._mark()
-
-    def kept(self, mailbox: str, tokens: list[str]) -> None:
-        with self._guard:
-            Ledger.kept(self, mailbox, tokens)
-            self._mark()
-
-    def mailbox(self, address: str, there: bool | None) -> None:  # noqa: FBT001 - as in the ledger
-        with self._guard:
-            Ledger.mailbox(self, address, there)
-            self._mark()
-
-    def lock(self, target: str, locked: bool | None) -> None:  # noqa: FBT001 - as in the ledger
-        with self._guard:
-            Ledger.lock(self, target, locked)
-            self._mark()
-
-
-def copy_of(ledger: Ledger) -> Ledger:
-    """Return a copy that can be judged with: judging settles what is open."""
-    made = Ledger()
-    with ledger._guard:
-        for name in Ledger.__slots__:
-            if name != "_guard":
-                setattr(made, name, copy.deepcopy(getattr(ledger, name), {id(ledger._guard): threading.RLock()}))
-    return made
 
 
 # --- the run ---
@@ -352,16 +302,14 @@ def control(which: str, extent: Extent) -> Result:
     `which` is one of `BROKEN`, on ext4, or with ` on xfs` behind it. `eatmydata` is a service whose fsync does nothing.
     """
     what, _, kind = which.partition(" on ")
-    environment = {"LD_PRELOAD": EATMYDATA}
-    if what != "eatmydata":
-        path = os.pathsep.join([str(_PLANTED), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {"WINPOP_PLANTED": _IN_THE_PROGRAM[what], "PYTHONPATH": path}
+    environment = {"LD_PRELOAD": EATMYDATA} if what == "eatmydata" else planted(_IN_THE_PROGRAM[what])
     return _run(kind or "ext4", extent, **environment)
 
 
-def missing() -> list[str]:
-    """Return what this machine lacks."""
-    return blocklog.missing() + ([] if Path(EATMYDATA).exists() else ["libeatmydata1"])
+def missing() -> str:
+    """Return what this machine lacks, or nothing."""
+    lacking = blocklog.missing() + ([] if Path(EATMYDATA).exists() else ["libeatmydata1"])
+    return f"it needs {', '.join(lacking)}" if lacking else ""
 
 
 def directory() -> "tempfile.TemporaryDirectory[str]":
@@ -404,7 +352,7 @@ def _record(kind: str, place: Path, result: Result, environment: dict[str, str])
     ):
         home = Home(mnt / "home")
         ledger = Marked(disk=disk)
-        ledger.begin()
+        ledger.entered()
         for address in ACCOUNTS:
             ledger.mailbox(address, None)
         fill(home, dict.fromkeys(ACCOUNTS, b"secret"))
@@ -482,7 +430,7 @@ def _look(replay: Replay, cut: Cut, device: str, ledgers: list[Ledger], *, serve
         with replay.mounted(cut, device) as place:
             home = Home(place / "home")
             state = look_inside(home) if home.exists() else State({}, frozenset())
-            wrong = [sentence for ledger in ledgers for sentence in copy_of(ledger).violations(state)]
+            wrong = [sentence for ledger in ledgers for sentence in ledger.copy().violations(state)]
             if serve and state.mail:
                 wrong += _serve(home, state)
             return wrong

@@ -2,6 +2,8 @@
 
 Each is put on the real service while mail comes in and is fetched. Invariant: what the book says was promised is
 looked for after each, from inside and by clients; the service goes on by itself, and its log tells of no defect.
+
+It has some hundreds of lines because it is a list: each kind of day has a part of its own, and none uses another's.
 """
 
 import contextlib
@@ -19,29 +21,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from durability.crowd import (
+from durability.book import Book
+from durability.ledger import message, stuffed
+from durability.report import Extent, Result
+from durability.service import Attempt, patience, runs
+from durability.traffic import (
     DONE,
+    LOCKED_REPLY,
     MAILBOXES,
     REFUSED,
     SIZES,
-    Book,
     Client,
     GoneError,
     NotDoneError,
-    Running,
     Traffic,
     connect,
     copy,
     listing,
     log_on,
-    matters,
-    patience,
     prepared,
-    runs,
-    stuffed,
+    replaced,
 )
-from durability.ledger import look_inside, message
-from durability.report import Extent, Result
 from running import COMMAND, Service
 from services.wire import change, descriptors, eventually, holder_of, settle, unfinished
 from winpop.db.home import Home
@@ -53,7 +53,6 @@ from winpop.terms.refusals import Refusal
 LIBRARY = "libfaketimeMT.so.1"
 YEAR = 365 * 86400
 JUMPS = (10 * YEAR, -20 * YEAR)
-_LOCKED = b"-ERR [AUTH] An administrator has locked this "
 _LAZY = 4
 """Descriptors that a worker takes with its first change of the database, and keeps."""
 _TOKENS = itertools.count()
@@ -130,25 +129,18 @@ class Scene:
 
     def judge(self) -> None:
         """Hold the home against the book; nothing is on its way."""
-        self.book.settle()
         self.result.states += 1
-        wrong = [*self.traffic.wrong, *self.book.violations(look_inside(self.home)), *matters(self.home.path)]
-        self.traffic.wrong.clear()
-        self.result.violated(self.where, wrong)
+        self.result.violated(self.where, self.traffic.wrong_in(self.home))
 
-    def serve(self, environment: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> Running:
+    def serve(self, environment: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> Attempt:
         """Start a service on the home; the clients use it from now on."""
-        self.traffic.service = service = Running(self.home, environment, prefix)
+        self.traffic.service = service = Attempt(self.home.path, environment=environment, prefix=prefix)
         return service
 
-    def judged_stop(self, service: Service) -> None:
+    def judged_stop(self) -> None:
         """Let every mailbox be fetched, stop the service, judge."""
-        for mailbox in MAILBOXES:
-            eventually(lambda mailbox=mailbox: self.traffic.fetch(mailbox) == DONE, patience(10))  # type: ignore[misc]
-        status = service.stop()
-        if status:
-            self.result.violated(self.where, [f"the service stopped with status {status}"])
-        self.judge()
+        self.result.states += 1
+        self.result.violated(self.where, self.traffic.last_look())
 
 
 @contextlib.contextmanager
@@ -157,10 +149,7 @@ def scene(place: Path, result: Result, where: str, **settings: str) -> Iterator[
     home = copy(place)
     if settings:
         settle(home, **settings)
-    book = Book()
-    for mailbox in MAILBOXES:
-        book.mailbox(mailbox, True)
-    made = Scene(home, Traffic(None, book), result, where)  # type: ignore[arg-type]  # `serve` gives it one
+    made = Scene(home, Traffic(None, Book(MAILBOXES)), result, where)  # type: ignore[arg-type]  # `serve` gives it one
     try:
         yield made
     finally:
@@ -256,7 +245,7 @@ def _starve(at: Scene, number: int) -> None:
     for kind in ("smtp", "lmtp"):
         for size in SIZES:
             assert at.traffic.send(token(), size, *MAILBOXES[:3], kind=kind) == DONE
-    at.judged_stop(service)
+    at.judged_stop()
 
 
 def at_rest(service: Service) -> list[int]:
@@ -281,7 +270,7 @@ def clocks_jump(place: Path, extent: Extent, result: Result, until: float) -> No
         crash(at, service)
         service = at.serve()  # from nine years back to now
         at.judge()
-        at.judged_stop(service)
+        at.judged_stop()
 
 
 def _jump(at: Scene, library: Path, seed: int, jumps: tuple[int, ...]) -> None:
@@ -320,7 +309,7 @@ def _jump(at: Scene, library: Path, seed: int, jumps: tuple[int, ...]) -> None:
                 eventually(lambda: not left_behind(at.home), patience(10))
                 _sweep_all_the_time(at, jump)
         now(0)
-        at.judged_stop(service)
+        at.judged_stop()
     finally:
         for left in Path("/dev/shm").glob("*faketime_s*"):
             pid = left.name.rpartition("_")[2]
@@ -371,14 +360,7 @@ def _written(path: Path) -> float:
 
 def _begun(client: Client, name: str, size: int, *recipients: str) -> bytes:
     """Hand in a message up to DATA; return what has to be sent."""
-    for command in [
-        b"HELO client.example",
-        b"MAIL FROM:<s@else.example>",
-        *(b"RCPT TO:<%s>" % recipient.encode() for recipient in recipients),
-        b"DATA",
-    ]:
-        reply = client.ask(command)
-        assert reply.startswith((b"250 ", b"354 ")), reply
+    client.offer("smtp", *recipients)
     return stuffed(message(name, size)) + b".\r\n"
 
 
@@ -464,7 +446,7 @@ def _pause(at: Scene, long: float, seed: int, *, strict: bool) -> None:
         assert at.traffic.send(token(), SIZES[0], *MAILBOXES) == DONE
     _pause_within_a_commit(at, service, long if long > 10 else long / 2)
     _pause_the_master(at, service, long / 2)
-    at.judged_stop(service)
+    at.judged_stop()
 
 
 def _meanwhile(at: Scene, sessions: dict[str, tuple[Client, str]], long: float) -> bool:
@@ -503,7 +485,7 @@ def _afterwards(at: Scene, sessions: dict[str, tuple[Client, str]], woke: float,
     quitting, locked, holding, free = sessions
     for mailbox in (quitting, locked, holding, free):
         client, name = sessions[mailbox]
-        good = b"+OK" if mailbox == free else _LOCKED
+        good = b"+OK" if mailbox == free else LOCKED_REPLY
         client.socket.settimeout(20)
         try:
             reply = client.line()
@@ -554,7 +536,7 @@ def _pause_the_master(at: Scene, service: Service, long: float) -> None:
             time.sleep(long / 2)
     finally:
         os.kill(service.process.pid, signal.SIGCONT)
-    eventually(lambda: len(set(service.workers()) - {victim}) == 2, patience(15))
+    replaced(service, victim)
 
 
 # --- (d) deaths ---
@@ -567,34 +549,26 @@ def processes_die(place: Path, extent: Extent, result: Result, until: float) -> 
             service = at.serve()
             with load(at.traffic, extent.random.getrandbits(32), MAILBOXES):
                 for _ in range(6 if extent.full else 2):
-                    _kill_a_worker(at, service, extent.random)
+                    time.sleep(1.2)  # one that lives shorter is replaced only after a pause
+                    at.traffic.kill(extent.random.choice(service.workers()))
+                    result.points += 1
             at.judge()
-            at.judged_stop(_kill_the_master(at, service))
+            _kill_the_master(at, service)
+            at.judged_stop()
 
 
-def _kill_a_worker(at: Scene, service: Service, draw: random.Random) -> None:
-    time.sleep(1.2)  # one that lives shorter is replaced only after a pause
-    with at.book.trouble():
-        victim = draw.choice(service.workers())
-        os.kill(victim, signal.SIGKILL)
-        time.sleep(0.2)
-    at.result.points += 1
-    eventually(lambda: len(set(service.workers()) - {victim}) == 2, patience(15))
-
-
-def _kill_the_master(at: Scene, service: Service) -> Service:
+def _kill_the_master(at: Scene, service: Service) -> None:
     """The workers end by themselves; another service can begin at once, and what they still finish holds."""
     workers = service.workers()
     with at.book.trouble(), load(at.traffic, 7, MAILBOXES):
         time.sleep(0.3)
         os.kill(service.process.pid, signal.SIGKILL)
         service.process.wait(10)
-        new = at.serve()
+        at.serve()
         time.sleep(0.5)
     at.result.points += 1
     eventually(lambda: not any(runs(worker) for worker in workers), patience(15))
     service._close()
-    return new
 
 
 # --- (e) two services ---

@@ -20,7 +20,7 @@ from durability.ledger import Ledger, look_inside
 from durability.report import Extent, Result
 from durability.script import ACCOUNTS, ALICE, BOB, Story
 from running import Service
-from services.wire import settle
+from services.wire import change, settle
 from winpop.db.home import Home
 
 MAKERS = {
@@ -136,6 +136,7 @@ class _Trial:
 
     def _rounds(self, rounds: int) -> None:
         with self._service() as story:
+            self._the_mark(story)
             while self.sent < 2 * rounds + 20:
                 self._send(story, ALICE, BOB)
             self.filler = Filler(self.disk)
@@ -155,11 +156,25 @@ class _Trial:
     def _service(self) -> Iterator[Story]:
         with Service(self.home.path) as running:
             workers = running.workers()
-            yield Story(self.home.path, running.ports, self.ledger)
+            story = Story(self.home.path, running.ports, self.ledger)
+            yield story
             if running.workers() != workers:
                 self.result.violated(self.kind, ["a worker died"])
+            self.result.violated(self.kind, story.wrong)
             if " defect " in running.log.read_text():
                 self.result.violated(self.kind, ["a defect is in the log"])
+
+    def _the_mark(self, story: Story) -> None:
+        """With less room than the low-water mark mail is refused, however much there is; with more it comes in."""
+        free = os.statvfs(self.disk)
+        above = free.f_bavail * free.f_frsize + (1 << 24)
+        for mark, refused in ((above, True), (1 << 20, False)):
+            change(self.home, "set", name="diskreserve", values=str(mark))
+            time.sleep(2.0)  # the setting is seen, and the room looked at, within a second each
+            if refused:
+                self._mail_is_refused(story)
+            else:
+                self._do("mail comes in above the mark", lambda: self._send(story, ALICE))
 
     def _send(self, story: Story, *recipients: str) -> None:
         self.sent += 1

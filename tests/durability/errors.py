@@ -11,24 +11,12 @@ to start, with a sentence; the next start must succeed.
 import time
 from pathlib import Path
 
-from durability.kills import (
-    Attempt,
-    Case,
-    Outcome,
-    Scene,
-    chosen,
-    commits,
-    judge,
-    points_of,
-    scenes,
-    sweep,
-    troubles,
-    varied,
-)
-from durability.ledger import Ledger, look_inside
+from durability.kills import Case, Outcome, Scene, chosen, commits, judge, points_of, scenes, sweep, varied
+from durability.ledger import look_inside
 from durability.report import Extent, Result
 from durability.script import ALICE, CAROL, DONE, OPEN, REFUSED, Story
-from durability.shim import Action, Faults
+from durability.service import Attempt, troubles
+from durability.shim import Action, Faults, missing  # noqa: F401 - `run` asks what is missing
 from running import Service
 from winpop.db.home import Home
 
@@ -39,7 +27,7 @@ _ACTIONS: tuple[Action, ...] = ("eio", "enospc", "short")
 
 def fail(case: Case, place: Path) -> Outcome:
     """Run a scene in which a call fails; judge what it did and what it left."""
-    outcome, ledger = Outcome(), Ledger()
+    outcome, ledger = Outcome(), case.scene.ledger()
     home = case.scene.lay(place)
     with Faults(home.path, case.action, case.point) as faults:
         service = _started(case, home, faults, outcome)
@@ -59,7 +47,7 @@ def fail(case: Case, place: Path) -> Outcome:
         if not faults.hits:
             return outcome
         outcome.where = faults.hit
-    outcome.wrong += [f"the log says that {line}" for line in _deaths(service.log)] + troubles(service.log)
+    outcome.wrong += [f"the log says that {line}" for line in _deaths(service.log)] + troubles(home.path)
     judge(home, ledger, outcome)
     return outcome
 
@@ -71,7 +59,7 @@ def _started(case: Case, home: Home, faults: Faults, outcome: Outcome) -> Attemp
     except AssertionError as error:
         log = home.path.parent / f"{home.path.name}.log"
         outcome.where = faults.hit
-        outcome.wrong += troubles(log)
+        outcome.wrong += troubles(home.path)
         said = log.read_text(errors="replace").strip().splitlines()
         refused = [line for line in said if '"error"' in line or "winpop:" in line or '"code"' in line]
         if not faults.hits or len(refused) != 1:

@@ -12,7 +12,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import sqlite3
 import tempfile
 import threading
@@ -23,46 +22,29 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import argon2
-
-import conftest
 from durability.ledger import Ledger, look_inside
 from durability.report import Extent, Result
 from durability.script import ACCOUNTS, ALICE, DONE, Story
-from durability.shim import FAST, Action, Faults
+from durability.service import Attempt, copied, fill_quickly, planted, troubles
+from durability.shim import FAST, Action, Faults, missing  # noqa: F401 - `run` asks what is missing
 from running import Service, winpop
+from services.wire import eventually
 from winpop.db.home import Home
 
 WORKERS = 2
-_READY_WITHIN = 30.0
 _AT_ONCE = os.cpu_count() or 1
 _MOST = 12
 _NAME = re.compile("[0-9a-f]{2,}")
 _MADE_DIRECTORY = re.compile(r"mkdir mail/[0-9a-f]{2}$")
-_INTERESTING = ("fdatasync winpop.db-wal", "fsync mail/tmp", "rename", "fsync mail/", "unlink", "pwrite winpop.db-shm")
+_INTERESTING = (
+    "fdatasync winpop.db-wal",
+    "fsync mail/tmp",
+    "rename",
+    "fsync mail/",
+    "unlink mail/",
+    "pwrite winpop.db-shm",
+)
 """A sample has one of each of these: the commit, the steps of a blob, what goes away, the shared index."""
-
-
-class Attempt(Service):
-    """A service of which the start may fail, and then leaves nothing behind; nor does it take for ever."""
-
-    def __init__(self, home: Path, environment: dict[str, str] | None = None, workers: int = WORKERS) -> None:
-        watch = threading.Timer(_READY_WITHIN, self._give_up)
-        watch.start()
-        try:
-            super().__init__(home, "--workers", str(workers), prefix=(), **environment or {})
-        except BaseException:
-            self._give_up()
-            self._close()
-            raise
-        finally:
-            watch.cancel()
-
-    def _give_up(self) -> None:
-        process = getattr(self, "process", None)
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 # --- scenes ---
@@ -83,22 +65,19 @@ class Scene:
     def lay(self, place: Path) -> Home:
         """Lay a home of its own for a run."""
         place.mkdir(exist_ok=True)
-        home = Home(place / "home")
-        if self.home is not None:
-            shutil.copytree(self.home, home.path, copy_function=shutil.copyfile)
-            home.path.chmod(0o700)
-        return home
+        return copied(self.home, place / "home") if self.home else Home(place / "home")
 
-    def serve(self, home: Home, faults: Faults) -> "Attempt":
+    def ledger(self) -> Ledger:
+        """Return what is known before the first step."""
+        known = Ledger()
+        for address in ACCOUNTS if self.home is not None else ():
+            known.mailbox(address, True)
+        return known
+
+    def serve(self, home: Home, faults: Faults) -> Attempt:
         """Start the service under the shim."""
-        planted = {"PYTHONPATH": _path_to_the_planted(), "WINPOP_PLANTED": self.planted} if self.planted else {}
-        return Attempt(home.path, faults.environment | planted)
-
-
-def _path_to_the_planted() -> str:
-    before = os.environ.get("PYTHONPATH")
-    here = str(Path(__file__).parent / "planted")
-    return f"{here}{os.pathsep}{before}" if before else here
+        environment = faults.environment | (planted(self.planted) if self.planted else {})
+        return Attempt(home.path, "--workers", str(WORKERS), environment=environment)
 
 
 def _first_steps(story: Story) -> list[tuple[str, Callable[[], None]]]:
@@ -116,19 +95,10 @@ def scenes() -> Iterator[tuple[Path, list[Scene]]]:
     """Make a directory for homes, and the scenes: the fixed script, and the first hour of a new home."""
     place = Path(tempfile.mkdtemp(prefix="winpop-sweep-", dir=FAST))
     try:
-        quick = argon2.PasswordHasher(1, 8, 1).hash(b"secret")
-        before = dict(conftest.HASHES)
-        conftest.HASHES[b"secret"] = quick
-        try:
-            home = Home(place / "prepared")
-            conftest.fill(home, dict.fromkeys(ACCOUNTS, b"secret"))
-        finally:
-            conftest.HASHES.clear()
-            conftest.HASHES.update(before)
-        with Attempt(home.path):
-            until = time.monotonic() + 10  # the room on the disk is taken in a thread
-            while time.monotonic() < until and home.reserve.exists() is False:
-                time.sleep(0.05)
+        home = Home(place / "prepared")
+        fill_quickly(home, ACCOUNTS)
+        with Attempt(home.path, "--workers", str(WORKERS)), contextlib.suppress(AssertionError):
+            eventually(home.reserve.exists, 10)  # the room on the disk is taken in a thread
         yield place, [Scene("script", home.path, Story.steps), Scene("new home", None, _first_steps)]
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -165,7 +135,7 @@ class Case:
 
 def kill(case: Case, place: Path) -> Outcome:
     """Run a scene up to the kill; start again, and judge."""
-    outcome, ledger = Outcome(), Ledger()
+    outcome, ledger = Outcome(), case.scene.ledger()
     home = case.scene.lay(place)
     with Faults(home.path, case.action, case.point) as faults:
         try:
@@ -225,7 +195,9 @@ def judge(home: Home, ledger: Ledger, outcome: Outcome) -> None:
     """Start the service on what is left, hold it against the ledger, use it, stop it."""
     began = time.monotonic()
     try:
-        service = Attempt(home.path, workers=0)  # one process, which is quicker, opens it as a master and a worker do
+        service = Attempt(
+            home.path, "--workers", "0"
+        )  # one process, which is quicker, opens it as a master and a worker do
     except AssertionError as error:
         outcome.wrong.append(f"the service does not start again: {error}")
         return
@@ -236,8 +208,7 @@ def judge(home: Home, ledger: Ledger, outcome: Outcome) -> None:
         status = service.stop()
     if status:
         outcome.wrong.append(f"the service stopped with status {status}")
-    wrong_in_log = troubles(service.log)
-    outcome.wrong += wrong_in_log
+    outcome.wrong += troubles(home.path)
     outcome.wrong += ledger.violations(look_inside(home))
     outcome.left = _left(home)
     outcome.states += 2
@@ -260,12 +231,6 @@ def _use(home: Home, service: Service, ledger: Ledger, outcome: Outcome) -> None
     outcome.wrong += story.wrong
 
 
-def troubles(log: Path) -> list[str]:
-    """Return what must not be in a log of the service: defects of ours."""
-    bad = re.compile(r"Traceback| critical defect |internal-error|Exception ignored|Fatal Python")
-    return [f"the log has {line!r}" for line in log.read_text(errors="replace").splitlines() if bad.search(line)]
-
-
 def _left(home: Home) -> int:
     """Count the files of the mail root that no row names: unfinished, or complete."""
     with contextlib.closing(sqlite3.connect(home.database)) as database:
@@ -282,7 +247,7 @@ def points_of(scene: Scene, place: Path) -> list[str]:
     with Faults(home.path) as faults:
         service = scene.serve(home, faults)
         try:
-            story = Story(home.path, service.ports, Ledger(), faults.environment)
+            story = Story(home.path, service.ports, scene.ledger(), faults.environment)
             said = [story.step(name, do) for name, do in scene.steps(story)]
         finally:
             status = service.stop()
@@ -295,7 +260,8 @@ def points_of(scene: Scene, place: Path) -> list[str]:
 def chosen(extent: Extent, calls: list[str], wanted: Callable[[str], bool] = lambda _: True) -> list[int]:
     """Choose points: all in a full run; else some, and one of each interesting kind.
 
-    Of the 256 directories that are made one after another, only a few even in a full run: they are all the same.
+    Of the 256 directories that are made one after another only a few are taken, even in a full run: they are all the
+    same; a note says so.
     """
     directories = [n for n, call in enumerate(calls, 1) if _MADE_DIRECTORY.match(call)]
     spared = set(directories[1:-1]) - set(directories[100:102])

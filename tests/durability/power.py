@@ -10,7 +10,6 @@ asks for anything that would have to be entered first.
 """
 
 import contextlib
-import copy
 import os
 import random
 import shutil
@@ -27,9 +26,11 @@ from typing import Self
 
 from conftest import fill
 from durability.forgetful import ATTRIBUTE, Moment, read_moment, survivors
-from durability.ledger import TOKEN, Found, Ledger, State, look_inside
+from durability.ledger import Ledger, State, look_inside, token_of
 from durability.report import Extent, Result
 from durability.script import ACCOUNTS, ALICE, BOB, CAROL, DONE, EVE, Client, Story
+from durability.service import planted
+from durability.shim import FAST
 from running import Service
 from winpop.db.home import Home
 from winpop.db.sqlite import Sqlite
@@ -49,7 +50,6 @@ _FEWEST_CUTS = 4
 _LIVES = 2
 """How often the power is cut under the service of one random schedule."""
 _MOST_SCHEDULES = 200
-_PLANTED = Path(__file__).parent / "planted"
 _QUICK = ("--workers", "2")
 
 
@@ -68,17 +68,11 @@ def missing() -> str:
     return ""
 
 
-def _memory() -> Path | None:
-    """Return where files lie in memory, if there is such a place."""
-    place = Path("/dev/shm")
-    return place if place.is_dir() and os.access(place, os.W_OK) else None
-
-
 class Disk:
     """A forgetful file system, mounted on `path`."""
 
     def __init__(self, mode: str) -> None:
-        self._place = Path(tempfile.mkdtemp(prefix="winpop-power-", dir=_memory()))
+        self._place = Path(tempfile.mkdtemp(prefix="winpop-power-", dir=FAST))
         self.path = self._place / "disk"
         self.path.mkdir()
         self._count = 0
@@ -134,38 +128,10 @@ class Witness(Ledger):
 
     told: Callable[[str], None] = staticmethod(lambda _: None)
 
-    def acknowledged(self, token: str, *recipients: str) -> None:
-        """Enter that the server said 250."""
-        with self._guard:
-            super().acknowledged(token, *recipients)
-            self.told(f"250 for {token}")
-
-    def deleted(self, mailbox: str, tokens: list[str]) -> None:
-        """Enter that a QUIT was answered with +OK."""
-        with self._guard:
-            super().deleted(mailbox, tokens)
-            self.told(f"+OK for a QUIT of {mailbox}")
-
-    def mailbox(self, address: str, there: bool | None) -> None:  # noqa: FBT001 - as in the ledger
-        """Enter what is known of a mailbox."""
-        with self._guard:
-            super().mailbox(address, there)
-            if there is not None:
-                self.told(f"{address} is {'there' if there else 'gone'}")
-
-    def lock(self, target: str, locked: bool | None) -> None:  # noqa: FBT001 - as in the ledger
-        """Enter what is known of a lock."""
-        with self._guard:
-            super().lock(target, locked)
-            if locked is not None:
-                self.told(f"{target} is {'locked' if locked else 'unlocked'}")
-
-
-def copy_of(ledger: Ledger) -> Ledger:
-    """Return a ledger that knows the same, and can be asked without changing the other."""
-    with ledger._guard:
-        parts = ledger._mail, ledger._mailboxes, ledger._locked, ledger._used
-        return Ledger(*copy.deepcopy(parts))
+    def entered(self, told: str = "") -> None:
+        """Call it, if somebody was told something."""
+        if told:
+            self.told(told)
 
 
 @dataclass(slots=True)
@@ -201,8 +167,11 @@ class Scene:
     def cut(self, where: str) -> None:
         """Note this moment."""
         with self.ledger._guard:
-            known = copy_of(self.ledger)
-            self.cuts.append(Cut(where, self.disk.moment(), known))
+            self.cuts.append(Cut(where, self.disk.moment(), self.ledger.copy()))
+
+    def in_between(self) -> None:
+        """Note this moment, of which nobody was told anything."""
+        self.cut("in between")
 
     def watch(self, chance: random.Random) -> None:
         """Note the moments of acknowledgements from now on, or so many of them."""
@@ -212,23 +181,6 @@ class Scene:
                 self.cut(f"at {where}")
 
         self.ledger.told = told
-
-    @contextlib.contextmanager
-    def cutting(self, chance: random.Random, pause: float) -> Iterator[None]:
-        """Note moments in between, too, while this lasts."""
-        over = threading.Event()
-
-        def cut() -> None:
-            while not over.wait(chance.uniform(0.1, 1.9) * pause):
-                self.cut("in between")
-
-        thread = threading.Thread(target=cut)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
 
     # --- what a cut leaves ---
 
@@ -247,11 +199,11 @@ class Scene:
             seeds = [None, *(extent.random.randrange(1 << 32) for _ in range(torn))]
             for seed in seeds:
                 with self._state(moment, seed) as home:
-                    self._add(cut, seed, self._wrong(home, copy_of(cut.ledger)))
+                    self._add(cut, seed, self._wrong(home, cut.ledger.copy()))
             if number in restarted:
                 seed = extent.random.choice(seeds)
                 with self._state(moment, seed) as home:
-                    self._add(cut, seed, [f"restarted: {wrong}" for wrong in served(home, copy_of(cut.ledger))])
+                    self._add(cut, seed, [f"restarted: {wrong}" for wrong in served(home, cut.ledger.copy())])
             self.result.points += 1
         for cut in self.cuts:
             cut.moment.unlink(missing_ok=True)
@@ -290,22 +242,41 @@ class Scene:
         states on the disk itself; stay in the last."""
         self.ledger.told = lambda _: None
         if known is None:
-            known = copy_of(self.ledger)
+            known = self.ledger.copy()
             self.disk.order("snapshot:off")
         service.kill()
         seeds = [*(extent.random.randrange(1 << 32) for _ in range(_TORN)), None]
         for seed in seeds:
             self.disk.order("restore:off" if seed is None else f"restore:off:{seed}")
             state, wrong = looked(self.home)
-            ledger = copy_of(known)
+            ledger = known.copy()
             if state is not None:
                 wrong += ledger.violations(state)
             self.result.states += 1
             self.result.violated(f"{self.name}, under the service, seed {seed}", wrong)
         self.result.points += 1
         self.result.of += 1
-        settled = ledger
-        self.ledger = Witness(settled._mail, settled._mailboxes, settled._locked, settled._used)
+        self.ledger = Witness(
+            ledger._mail, ledger._mailboxes, ledger._locked, ledger._used, ledger._together, ledger._time
+        )
+
+
+@contextlib.contextmanager
+def now_and_then(chance: random.Random, pause: float, do: Callable[[], None]) -> Iterator[None]:
+    """Do something every so many seconds or so, while this lasts."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(chance.uniform(0.1, 1.9) * pause):
+            do()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def looked(home: Home) -> tuple[State | None, list[str]]:
@@ -364,7 +335,7 @@ def new_home(disk: Disk, result: Result, extent: Extent) -> None:
         lambda: story.lock("example.com", True),
         lambda: story.add(BOB),
     ]
-    with scene.cutting(_another(extent.random), 0.03):
+    with now_and_then(_another(extent.random), 0.03, scene.in_between):
         for deed in deeds:
             story.step("command", deed)
     result.violated(scene.name, story.wrong)
@@ -397,7 +368,7 @@ def script(disk: Disk, result: Result, extent: Extent) -> None:
     scene = prepared(disk, "the script", result)
     with serving(scene) as (service, story):
         scene.watch(_another(extent.random))
-        with scene.cutting(_another(extent.random), 0.1):
+        with now_and_then(_another(extent.random), 0.1, scene.in_between):
             for _ in story.all():
                 pass
         result.violated(scene.name, story.wrong + [f"{name}: {said}" for name, said in story.said if said != DONE])
@@ -414,25 +385,14 @@ def moving(disk: Disk, result: Result, extent: Extent) -> None:
         for count in range(3):
             story.step("deliver", lambda token=f"r-{count}": story.deliver(token, 200_000, ALICE))  # type: ignore[misc]
     snapshots: list[str] = []
-    over = threading.Event()
 
     def note() -> None:
         snapshots.append(f"move-{len(snapshots)}")
         disk.order(f"snapshot:{snapshots[-1]}")
 
-    def cut() -> None:
-        while not over.wait(chance.uniform(0.001, 0.03)):
-            note()
-
-    chance = _another(extent.random)
-    thread = threading.Thread(target=cut)
-    thread.start()
-    try:
+    with now_and_then(_another(extent.random), 0.015, note):
         root = disk.path / "srv" / "more" / "mail"
         result.violated(scene.name, _said(story, lambda: story.command("set", "mailroot", str(root))))
-    finally:
-        over.set()
-        thread.join()
     note()
     result.of += len(snapshots)
     for name in {*extent.some(list(range(len(snapshots))), _MOST_CUTS), len(snapshots) - 1}:
@@ -440,7 +400,7 @@ def moving(disk: Disk, result: Result, extent: Extent) -> None:
             disk.order(f"restore:{snapshots[name]}" + ("" if seed is None else f":{seed}"))
             state, wrong = looked(scene.home)
             if state is not None:
-                wrong += copy_of(scene.ledger).violations(state)
+                wrong += scene.ledger.copy().violations(state)
             result.states += 1
             result.violated(f"{scene.name}, {snapshots[name]} of {len(snapshots)}, seed {seed}", wrong)
         result.points += 1
@@ -465,7 +425,7 @@ def schedule(disk: Disk, result: Result, extent: Extent, seed: int) -> None:
             known: list[Ledger] = []
             off = threading.Thread(target=_off, args=(scene, service, chance.uniform(0.1, 1.0), known))
             threads = [off, *(threading.Thread(target=play) for play in _players(story, chance, life))]
-            with scene.cutting(_another(chance), 0.08):
+            with now_and_then(_another(chance), 0.08, scene.in_between):
                 for thread in threads:
                     thread.start()
                 for thread in threads:
@@ -491,7 +451,7 @@ def _off(scene: Scene, service: Service, pause: float, known: list[Ledger]) -> N
     """After a while note the moment, and kill the service in the midst of things."""
     time.sleep(pause)
     with scene.ledger._guard:
-        known.append(copy_of(scene.ledger))
+        known.append(scene.ledger.copy())
         scene.disk.order("snapshot:off")
     with contextlib.suppress(ProcessLookupError):
         os.killpg(service.process.pid, signal.SIGKILL)
@@ -544,9 +504,9 @@ def take(story: Story, mailbox: str, count: int, leave: bool) -> None:  # noqa: 
         for number, unique_id in enumerate(unique_ids[:count], 1):
             client.ask(b"RETR %d" % number, b"+OK")
             octets = client.multiline()
-            match = TOKEN.search(octets)
-            token = match[1].decode() if match else ""
-            story.wrong += _one_wrong(story.ledger, mailbox, token, Found(unique_id, octets))
+            token = token_of(octets)
+            wrong = story.ledger.wrong_octets(mailbox, token, octets)
+            story.wrong += wrong or story.ledger.seen(mailbox, token, unique_id)
             if token in before:
                 client.ask(b"DELE %d" % number, b"+OK")
                 doomed.append(token)
@@ -554,14 +514,6 @@ def take(story: Story, mailbox: str, count: int, leave: bool) -> None:  # noqa: 
             story.ledger.deleting(mailbox, doomed)
             client.ask(b"QUIT", b"+OK")
             story.ledger.deleted(mailbox, doomed)
-
-
-def _one_wrong(ledger: Ledger, mailbox: str, token: str, found: Found) -> list[str]:
-    with ledger._guard:
-        entry = ledger._mail.get(mailbox, {}).get(token)
-        if entry is None or not found.octets.endswith(entry.octets):
-            return [f"{mailbox}: {token or found.octets[:60]!r} is not what was sent"]
-        return ledger.seen(mailbox, token, found.unique_id)
 
 
 # --- the runs ---
@@ -594,13 +546,12 @@ def run(extent: Extent) -> Result:
 def control(which: str, extent: Extent) -> Result:
     """Do the same to a disk or a program that is known to lose mail; whoever asks wants to see violations."""
     result, began = Result(f"power cut, control {which}"), time.monotonic()
-    path = os.pathsep.join([str(_PLANTED), *filter(None, [os.environ.get("PYTHONPATH")])])
-    planted = {"WINPOP_PLANTED": which, "PYTHONPATH": path} if which in _IN_THE_PROGRAM else {}
+    environment = planted(which) if which in _IN_THE_PROGRAM else {}
     mode = "strict" if which in ("nodirsync", "skipped") else "lenient"
     with Disk(mode) as disk:
         scene = prepared(disk, which, result)
-        with serving(scene, **planted) as (_, story):
-            if not planted:
+        with serving(scene, **environment) as (_, story):
+            if not environment:
                 disk.order(which)
             for count in range(20):
                 scene.watch(_another(extent.random))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from durability.ledger import TOKEN, Found, Ledger, message
+from durability.ledger import Found, Ledger, message, stuffed, token_of
 from running import COMMAND
 
 ALICE, BOB, DAVE = "alice@example.com", "bob@example.com", "dave@example.com"
@@ -157,7 +157,7 @@ class Story:
     def deliver_by_lmtp(self, token: str, size: int, *recipients: str) -> None:
         """Hand in a message by LMTP: each recipient has a reply of its own."""
         with contextlib.closing(Client(self.ports["lmtp"])) as client:
-            self._offer(client, b"LHLO client.example", token, size, recipients)
+            self._offer(client, b"LHLO client.example", token, size, recipients, together=False)
             refused = False
             for recipient in recipients:
                 try:
@@ -169,7 +169,9 @@ class Story:
                 raise _RefusedForNow
             client.ask(b"QUIT", b"221 ")
 
-    def _offer(self, client: Client, hello: bytes, token: str, size: int, recipients: tuple[str, ...]) -> None:
+    def _offer(  # noqa: PLR0913 - what is offered, how and to whom
+        self, client: Client, hello: bytes, token: str, size: int, recipients: tuple[str, ...], *, together: bool = True
+    ) -> None:
         """Go on to where the message was sent and its reply is awaited."""
         client.expect(b"220 ")
         reply = client.ask(hello, b"250")
@@ -180,8 +182,8 @@ class Story:
             client.ask(b"RCPT TO:<" + recipient.encode() + b">", b"250 ")
         client.ask(b"DATA", b"354 ")
         octets = message(token, size)
-        self.ledger.sending(token, octets, *recipients)
-        client.send(re.sub(rb"^\.", b"..", octets, flags=re.MULTILINE) + b".\r\n")
+        self.ledger.sending(token, octets, *recipients, together=together)
+        client.send(stuffed(octets) + b".\r\n")
 
     def fetch(self, mailbox: str, *, delete: int, quit: bool = True) -> None:  # noqa: A002 - the command's name
         """Fetch everything and compare it; delete the first so many; end with QUIT, or just go."""
@@ -196,8 +198,7 @@ class Story:
                 client.ask(b"RETR %d" % number, b"+OK")
                 octets = client.multiline()
                 found.append(Found(unique_id, octets))
-                match = TOKEN.search(octets)
-                tokens.append(match[1].decode() if match else "")
+                tokens.append(token_of(octets))
             self.wrong += self.ledger.wrong_mail(mailbox, found)
             doomed = tokens[:delete]
             for number in range(1, len(doomed) + 1):
@@ -215,21 +216,35 @@ class Story:
 
     def lock(self, target: str, locked: bool) -> None:  # noqa: FBT001 - the state, as in the ledger
         """Lock or unlock."""
-        self.ledger.lock(target, None)
-        self.command("lock" if locked else "unlock", target)
-        self.ledger.lock(target, locked)
+        with self._told(self.ledger.lock, target, self.ledger.is_locked(target), locked):
+            self.command("lock" if locked else "unlock", target)
 
     def add(self, address: str) -> None:
         """Make a mailbox with the password `secret`."""
-        self.ledger.mailbox(address, None)
-        self.command("add", address, "/createuser")
-        self.ledger.mailbox(address, True)
+        with self._told(self.ledger.mailbox, address, self.ledger.is_there(address), True):
+            self.command("add", address, "/createuser")
 
     def delete(self, address: str) -> None:
         """Delete a mailbox with its mail."""
-        self.ledger.mailbox(address, None)
-        self.command("delete", address, "--yes")
-        self.ledger.mailbox(address, False)
+        with self._told(self.ledger.mailbox, address, self.ledger.is_there(address), False):
+            self.command("delete", address, "--yes")
+
+    @contextlib.contextmanager
+    def _told(
+        self,
+        tell: Callable[[str, bool | None], None],
+        target: str,
+        before: bool | None,  # noqa: FBT001 - the state, as in the ledger
+        after: bool,  # noqa: FBT001 - the same
+    ) -> Iterator[None]:
+        """Enter that a command is under way, and what it led to: nothing, where it was refused."""
+        tell(target, None)
+        try:
+            yield
+        except _RefusedForNow:
+            tell(target, before)
+            raise
+        tell(target, after)
 
     def command(self, *words: str) -> None:
         """Run the tool as a process of its own."""
@@ -245,6 +260,8 @@ class Story:
         if result.returncode < 0:
             raise _Lost
         assert "[internal-error]" not in result.stderr, f"{words[0]}: {result.stderr}"
+        if "[outcome-unknown]" in result.stderr:
+            raise _Lost
         if result.returncode == _OUT_OF_REACH:
             raise _RefusedForNow
         if result.returncode:

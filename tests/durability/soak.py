@@ -12,7 +12,6 @@ import itertools
 import os
 import random
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -22,9 +21,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from durability.crowd import DOMAINS, DONE, LOCKED, MAILBOXES, Book, Running, Traffic, copy, matters, patience, prepared
-from durability.ledger import look_inside
+from durability.book import Book
 from durability.report import Extent, Result
+from durability.service import Attempt, patience
+from durability.traffic import DOMAINS, LOCKED, MAILBOXES, Traffic, copy, prepared
 from services.wire import descriptors, eventually
 
 MESSAGES, SESSIONS = 20.0, 5.0
@@ -152,15 +152,13 @@ class Soak:
         self._home = copy(place)
         self._extent = extent
         self._result = result
-        self._book = Book()
-        for mailbox in MAILBOXES:
-            self._book.mailbox(mailbox, True)
+        self._book = Book(MAILBOXES)
         self._began = time.monotonic()
         self._warm = min(_WARM, extent.seconds / 3)
         self._gate = Gate()
         self._over = threading.Event()
         self._tokens = itertools.count()
-        self._service = Running(self._home)
+        self._service = Attempt(self._home.path)
         self._traffic = Traffic(self._service, self._book)
         self._series: dict[int, Series] = {}
         self._all: list[Series] = []
@@ -272,23 +270,20 @@ class Soak:
 
     def _kill_a_worker(self) -> None:
         """Kill the younger worker, so that the other is old enough to be measured."""
-        service = self._service
-        ages = {worker: self._series[worker].born for worker in service.workers() if worker in self._series}
+        workers = self._service.workers()
+        ages = {worker: self._series[worker].born for worker in workers if worker in self._series}
         victim = max(ages, key=lambda worker: (ages[worker], worker))
-        with self._book.trouble():
-            os.kill(victim, signal.SIGKILL)
-            self.kills += 1
-            time.sleep(0.3)
-        eventually(lambda: len(set(service.workers()) - {victim}) == 2, patience(15))
+        self.kills += 1
+        self._traffic.kill(victim)
 
     def _restart(self) -> None:
         """Kill all of it under load, look, start again."""
         with self._gate.closed() as empty, self._book.trouble():
             self._service.kill()
             empty()
-            self._judge("a restart")
+            self._judge("a restart", self._traffic.wrong_in(self._home))
             self._forget_processes()
-            self._service = self._traffic.service = Running(self._home)
+            self._service = self._traffic.service = Attempt(self._home.path)
             self.restarts += 1
         self._warm_up()
 
@@ -322,20 +317,11 @@ class Soak:
         with contextlib.suppress(AssertionError):
             eventually(lambda: not lost(), patience(10))
         self._result.violated("at rest", lost())
-        self._result.notes.append(
-            f"descriptors at rest {sorted(self._rest.values())}, and {self._descriptors()} at the end"
-        )
-
-    def _descriptors(self) -> list[int]:
-        return sorted(descriptors(process) for process in self._processes())
+        now = sorted(descriptors(process) for process in self._processes())
+        self._result.notes.append(f"descriptors at rest {sorted(self._rest.values())}, and {now} at the end")
 
     def _last_look(self) -> None:
-        for mailbox in MAILBOXES:
-            eventually(lambda mailbox=mailbox: self._traffic.fetch(mailbox) == DONE, patience(10))  # type: ignore[misc]
-        status = self._service.stop()
-        if status:
-            self._result.violated("the end", [f"the service stopped with status {status}"])
-        self._judge("the end")
+        self._judge("the end", self._traffic.last_look())
         self._result.notes.append(self._figures())
         for series in self._all:
             self._result.violated("memory", series.violation())
@@ -346,10 +332,8 @@ class Soak:
                 f"at {longest.octets[-1] / _MB if longest.octets else 0:.0f} MB"
             )
 
-    def _judge(self, where: str) -> None:
-        """Hold the home against the book: nothing lost, nothing that was never sent, nothing twice."""
-        self._book.settle()
-        wrong = [*self._traffic.wrong, *self._book.violations(look_inside(self._home)), *matters(self._home.path)]
+    def _judge(self, where: str, wrong: list[str]) -> None:
+        """Say what is wrong in the home, held against the book, and how much was done so far."""
         self._result.violated(where, wrong)
         told = self._traffic.told
         self._result.points = told.get("send done", 0)

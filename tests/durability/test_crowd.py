@@ -3,7 +3,7 @@
 import pytest
 
 from durability import crowd, soak
-from durability.crowd import Book
+from durability.book import Book
 from durability.ledger import Found, State, message
 from durability.report import Extent
 

@@ -68,11 +68,48 @@ def test_a_blob_that_a_row_names_is_never_touched_however_old(database: Sqlite, 
     assert names(blobs) == {name}
 
 
-def test_a_blob_that_no_row_names_goes_when_no_delivery_can_still_mean_it(database: Sqlite, blobs: Blobs) -> None:
-    place(blobs, OLD)
+def test_a_blob_that_no_row_names_goes_30_days_after_it_was_found(database: Sqlite, blobs: Blobs) -> None:
+    old = place(blobs, OLD)
     young = place(blobs, YOUNG)
-    assert sweep(database, blobs, NOW) == Swept(0, 0, 1)
-    assert names(blobs) == {young}
+    assert sweep(database, blobs, NOW) == Swept(0, 0, 0)
+    assert blobs.path(old).stat().st_mode & 0o777 == 0o400
+    os.utime(blobs.path(young), (NOW + 29 * DAY, NOW + 29 * DAY))
+    assert sweep(database, blobs, NOW + 29 * DAY) == Swept(0, 0, 0)
+    assert names(blobs) == {old, young}
+    assert sweep(database, blobs, NOW + 31 * DAY) == Swept(0, 0, 1)
+    assert young in names(blobs)
+
+
+def test_a_database_of_yesterday_that_is_brought_back_costs_no_newer_blob(database: Sqlite, blobs: Blobs) -> None:
+    newer = send(database, blobs, ALICE)
+    row = database.one("SELECT id, size, plain, checksum FROM body WHERE blob = ?", newer)
+    assert row is not None
+    with database.write() as transaction:
+        transaction.run("UPDATE body SET blob = 'away' WHERE blob = ?", newer)
+    for day in range(25):
+        assert sweep(database, blobs, NOW + day * DAY).unnamed == 0
+    with database.write() as transaction:
+        transaction.run("UPDATE body SET blob = ? WHERE blob = 'away'", newer)
+    assert sweep(database, blobs, NOW + 500 * DAY).unnamed == 0
+    assert blobs.has(newer)
+
+
+def test_a_note_that_a_live_blob_is_to_be_removed_is_only_forgotten(database: Sqlite, blobs: Blobs) -> None:
+    name = send(database, blobs, ALICE)
+    with database.write() as transaction:
+        transaction.run("INSERT INTO discarded_blob (name) VALUES (?)", name)
+    sweep(database, blobs, time.time())
+    assert blobs.has(name)
+    assert noted(database) == 0
+
+
+def test_a_file_of_somebody_else_is_left_alone(database: Sqlite, blobs: Blobs) -> None:
+    other = blobs.root / "ab" / "ab-copy.bak"
+    other.write_bytes(b"?")
+    os.utime(other, (OLD, OLD))
+    for day in (0, 40):
+        assert sweep(database, blobs, NOW + day * DAY) == Swept(0, 0, 0)
+    assert other.exists()
 
 
 def test_an_unfinished_file_goes_when_nobody_can_still_write_it(database: Sqlite, blobs: Blobs) -> None:

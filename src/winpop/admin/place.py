@@ -53,6 +53,9 @@ class Place:
 
 def _check_access(home: Home) -> None:
     """Refuse what the operating system does not permit: the engine would only say that it cannot open a file."""
+    if os.name == "posix" and home.path.exists() and os.statvfs(home.path).f_flag & os.ST_RDONLY:
+        place = readable(str(home.path))
+        raise out_of_reach("read-only", f"The disk that holds {place} is mounted read-only; mount it for writing.")
     for path in (home.path, home.database):
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
             raise not_permitted(home.path)

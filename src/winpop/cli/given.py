@@ -38,7 +38,7 @@ def given_by(command: Command, operation: Operation, closing: ExitStack) -> tupl
         given[argument.name] = _secret(text) if argument.secret else text
         seen |= argument.secret
     if words:
-        takes = " ".join(argument.shown for argument in operation.arguments)
+        takes = " ".join(argument.shown for argument in operation.arguments) or "no words"
         raise not_understood(
             "too-many-arguments",
             f"'{operation.word}' takes {takes} and nothing more; 'winpop help {operation.word}' shows how.",

@@ -2,7 +2,8 @@
 
 Invariant: when `write()` is left without an exception, what was done in it survives a power cut; when it is
 left with one, nothing of it happened. Errors of the engine come out as `Refusal` (`disk-full`,
-`database-busy`, `database-unreachable`, all of the kind out of reach; `not-permitted`).
+`database-busy`, `database-unreachable`, all of the kind out of reach; `not-permitted`). One exception says so itself:
+`outcome-unknown`, where the disk failed in the commit and again when it was to be undone.
 """
 
 from collections.abc import Iterable, Sequence

@@ -54,6 +54,23 @@ class Home:
         """Return the mail root, given the value of the setting `mailroot`."""
         return Path(setting) if setting else self.mail
 
+    def has_lost_its_database(self) -> bool:
+        """Tell whether there was an installation here whose database is missing or empty."""
+        try:
+            if self.database.stat().st_size:
+                return False
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False  # something else is the matter; the engine will say what
+        return self.has_traces()
+
+    def has_traces(self) -> bool:
+        """Tell whether an installation has left anything here beside its database."""
+        return any(path.exists() for path in (self.leases, self.reserve)) or any(
+            next(self.path.glob(pattern), None) for pattern in ("winpop-schema-*.db", "mail/*/*")
+        )
+
     def exists(self) -> bool:
         """Tell whether there is an installation here.
 

@@ -21,6 +21,8 @@ SERVICE = 0
 """The number of the running service."""
 UPGRADE = 1
 """The number of whoever upgrades the database."""
+ROOM = 3
+"""The number of whoever makes the reserve the log."""
 RESTORE = 2
 """The number of whoever restores a backup."""
 _FIRST_MAILBOX = 1024
@@ -44,21 +46,45 @@ class Leases:
             place = readable(str(path))
             raise out_of_reach("home-unusable", f"{place} cannot be opened: {error.strerror}.") from error
         self._held: set[int] = set()
+        self._path, self._home = path, -1
 
     def take(self, number: int) -> bool:
         """Take a lease now, or tell that somebody has it."""
         if number in self._held or not _lock(self._descriptor, number):
             return False
+        if number == SERVICE and not self._hold_home():
+            _unlock(self._descriptor, number)
+            return False
         self._held.add(number)
         return True
+
+    def _hold_home(self) -> bool:
+        """Lock the directory too, where the system can: somebody may remove the file, thinking that it is stale."""
+        if sys.platform == "win32":
+            return True
+        try:
+            self._home = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._home, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._leave_home()
+            return False
+        return True
+
+    def _leave_home(self) -> None:
+        if self._home >= 0:
+            os.close(self._home)
+            self._home = -1
 
     def free(self, number: int) -> None:
         """Give a lease back."""
         self._held.discard(number)
+        if number == SERVICE:
+            self._leave_home()
         _unlock(self._descriptor, number)
 
     def close(self) -> None:
         """Give all back."""
+        self._leave_home()
         os.close(self._descriptor)
 
 

@@ -47,6 +47,7 @@ class Sqlite:
         self._open: sqlite3.Connection | None = None
         self._opened_for = 0
         try:
+            self._check_file()
             if not any_schema:
                 self._check_schema()
         except BaseException:
@@ -65,7 +66,16 @@ class Sqlite:
 
     def _connect(self) -> sqlite3.Connection:
         room.make_sure(self._home)
-        with self._opening(), self._translated():
+        while True:
+            try:
+                with self._opening():
+                    return self._connected()
+            except Refusal as refusal:
+                if refusal.code != "disk-full" or not room.set_free(self._home):
+                    raise
+
+    def _connected(self) -> sqlite3.Connection:
+        with self._translated():
             connection = sqlite3.connect(
                 self._home.database,
                 timeout=_BUSY_SECONDS,
@@ -147,19 +157,26 @@ class Sqlite:
             with self._translated():
                 self._transaction.execute("COMMIT")
         except Refusal as refusal:
-            if refusal.code == "database-unreachable":
-                self._write_over()
+            if refusal.code == "database-unreachable" and not self._written_over():
+                raise out_of_reach(
+                    "outcome-unknown",
+                    f"{refusal.sentence} Whether the change was made shows when the disk works again.",
+                ) from refusal
             raise
 
-    def _write_over(self) -> None:
-        """Commit a change that is none in the place of the one that failed, unless the disk goes on failing."""
-        with contextlib.suppress(Refusal), self._translated():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.execute(f"PRAGMA user_version = {self.schema():d}")  # it writes the first page
-                self._connection.execute("COMMIT")
-            finally:
-                self._roll_back()
+    def _written_over(self) -> bool:
+        """Commit a change that is none in the place of the one that failed; tell whether the disk let us."""
+        try:
+            with self._translated():
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    self._connection.execute(f"PRAGMA user_version = {self.schema():d}")  # it writes the first page
+                    self._connection.execute("COMMIT")
+                finally:
+                    self._roll_back()
+        except Refusal:
+            return False
+        return True
 
     @property
     def _transaction(self) -> sqlite3.Connection:
@@ -234,12 +251,18 @@ class Sqlite:
         """Return the number of the last step that was applied; 0 for a new database."""
         return self.number("PRAGMA user_version")
 
+    def _check_file(self) -> None:
+        if self._home.has_lost_its_database():
+            raise _lost(self._home)
+
     def _check_schema(self) -> None:
         schema = self.schema()
         if schema == 0:
             with self.write() as transaction:
                 schema = self.schema()  # again: another process may have been quicker
                 if schema == 0:
+                    if self._home.has_traces():
+                        raise _lost(self._home)
                     migrations.apply(transaction, schema)
                     return
         place = readable(str(self._home.path))
@@ -289,12 +312,25 @@ def translated(home: Home) -> Iterator[None]:
                     "database-unreachable",
                     f"The database in {place} is damaged ({error}); stop the service and bring back a backup.",
                 ) from error
+            case 0 if str(error).startswith("Could not decode to UTF-8"):  # it quotes what may be a secret
+                raise out_of_reach(
+                    "database-unreachable",
+                    f"The database in {place} is damaged (a text in it is not UTF-8); winpop check tells where.",
+                ) from None
         raise
 
 
 def _is_read_only(refusal: Refusal) -> bool:
     cause = refusal.__cause__
     return isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY
+
+
+def _lost(home: Home) -> Refusal:
+    return out_of_reach(
+        "database-missing",
+        f"There was an installation in {readable(str(home.path))}, and its database winpop.db is missing or empty; "
+        "bring it back from a backup, or take another directory.",
+    )
 
 
 def _full(home: Home) -> Refusal:

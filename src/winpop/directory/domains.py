@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from winpop.db.contract import Reader, Transaction
+from winpop.db.contract import Reader, Row, Transaction, Value
 from winpop.terms.names import DomainName
 from winpop.terms.refusals import Refusal
 
@@ -17,7 +17,7 @@ class Domain:
 
 
 _SELECT = """
-    SELECT domain.id, domain.name, domain_lock.domain_id IS NOT NULL
+    SELECT domain.id, CAST(domain.name AS BLOB), domain_lock.domain_id IS NOT NULL
     FROM domain LEFT JOIN domain_lock ON domain_lock.domain_id = domain.id
 """
 
@@ -68,8 +68,12 @@ def unlock(transaction: Transaction, domain: Domain) -> None:
     transaction.run("DELETE FROM domain_lock WHERE domain_id = ?", domain.id)
 
 
-def _domain(row: tuple[object, ...]) -> Domain:
+def as_name(value: Value) -> str:
+    """Return a name that was cast to a BLOB, since the engine fails at a text that is not UTF-8; it may be damaged."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+
+
+def _domain(row: Row) -> Domain:
     identifier, name, locked = row
     assert isinstance(identifier, int)
-    assert isinstance(name, str)
-    return Domain(identifier, DomainName(name), bool(locked))
+    return Domain(identifier, DomainName(as_name(name)), bool(locked))

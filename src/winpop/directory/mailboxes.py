@@ -1,10 +1,14 @@
-"""Mailboxes, their locks and their passwords."""
+"""Mailboxes, their locks and their passwords.
+
+Invariant: what damage has made of the password or the name of a mailbox hinders nothing that does not need it, and
+nobody else: a name is shown as far as it goes, and a damaged hash lets nobody in.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from winpop.db.contract import Reader, Row, Transaction
-from winpop.directory.domains import Domain
+from winpop.db.contract import Reader, Row, Transaction, Value
+from winpop.directory.domains import Domain, as_name
 from winpop.terms.names import Address, DomainName
 from winpop.terms.refusals import Refusal
 
@@ -26,14 +30,15 @@ class Mailbox:
 
 
 _SELECT = """
-    SELECT mailbox.id, mailbox.name, domain.name, domain_lock.domain_id IS NOT NULL,
-           mailbox_lock.mailbox_id IS NOT NULL, password.hash
+    SELECT mailbox.id, CAST(mailbox.name AS BLOB), CAST(domain.name AS BLOB), domain_lock.domain_id IS NOT NULL,
+           mailbox_lock.mailbox_id IS NOT NULL, CAST(password.hash AS BLOB)
     FROM domain JOIN mailbox ON mailbox.domain_id = domain.id
     LEFT JOIN domain_lock ON domain_lock.domain_id = domain.id
     LEFT JOIN mailbox_lock ON mailbox_lock.mailbox_id = mailbox.id
     LEFT JOIN password ON password.mailbox_id = mailbox.id
 """
 _ASKED_AT_ONCE = 500
+_DAMAGED_HASH = "damaged"
 
 
 def look_up(reader: Reader, address: Address) -> Mailbox | None:
@@ -125,8 +130,12 @@ def set_password(transaction: Transaction, mailbox_id: int, password_hash: str) 
 def _mailbox(row: Row) -> Mailbox:
     identifier, name, domain, domain_locked, own_lock, password_hash = row
     assert isinstance(identifier, int)
-    assert isinstance(name, str)
-    assert isinstance(domain, str)
-    assert password_hash is None or isinstance(password_hash, str)
-    address = Address(DomainName(domain), name)
-    return Mailbox(identifier, address, bool(domain_locked), bool(own_lock), password_hash)
+    address = Address(DomainName(as_name(domain)), as_name(name))
+    return Mailbox(identifier, address, bool(domain_locked), bool(own_lock), _hash(password_hash))
+
+
+def _hash(value: Value) -> str | None:
+    """Return the hash; for a damaged one a text that cannot be verified, so that the verdict is neither yes nor no."""
+    if not isinstance(value, bytes):
+        return None
+    return value.decode("ascii") if value and value.isascii() else _DAMAGED_HASH

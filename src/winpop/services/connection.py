@@ -296,7 +296,11 @@ class Connection(asyncio.Protocol, ABC):
     def fail(self, error: Exception) -> None:
         """End the connection for a defect of ours."""
         self.world.log.critical("defect", service=self.kind, error=type(error).__name__, detail=where(error))
-        self.reason = "defect"
+        self.leave("defect")
+
+    def leave(self, reason: str) -> None:
+        """End the connection without a word, an answer that was awaited with it."""
+        self.reason = reason
         self._answering = False
         if self.lost:
             self._release()

@@ -6,6 +6,7 @@ that is set meanwhile always finds it.
 """
 
 import asyncio
+import sqlite3
 from functools import partial
 
 from winpop import __version__
@@ -14,7 +15,7 @@ from winpop.db import leases
 from winpop.protocol import pop3
 from winpop.protocol.pop3 import Ending
 from winpop.protocol.pop3.session import State
-from winpop.services.connection import Connection
+from winpop.services.connection import Connection, where
 from winpop.store import maildrops, sweep
 from winpop.store.maildrops import BlobReader, DamagedError, Maildrop, Removed, Stored
 from winpop.terms.refusals import Refusal
@@ -39,6 +40,7 @@ class Pop3Connection(Connection):
         self._index = 0
         self._source: BlobReader | None = None
         self._source_read = False
+        self._plain = False
         self._logon: asyncio.Task[None] | None = None
         limits = pop3.Limits(settings.linelength, settings.failuremax, settings.errormax)
         return pop3.Session(limits, plaintext=self.trusted, implementation=f"winpop-{__version__}")
@@ -98,13 +100,20 @@ class Pop3Connection(Connection):
 
     async def _logon_answer(self, name: str, password: bytes) -> pop3.Answer:
         try:
-            verdict = await self.world.method.check(name, password)
+            verdict = await self._verdict(name, password)
             # From here on no other task of this worker runs before the session is known to it.
             return self._enter(verdict)
         except Refusal as refusal:
             self.world.log.critical("logon", user=name, peer=self.peer, error=refusal.code)
             self._leave_maildrop()
             return pop3.Unavailable()
+
+    async def _verdict(self, name: str, password: bytes) -> methods.Verdict:
+        try:
+            return await self.world.method.check(name, password)
+        except Exception as error:  # noqa: BLE001 - rows that are not as they should be are no reason to hang up
+            self._say_defect(error)
+            return methods.CannotSay()
 
     def _enter(self, verdict: methods.Verdict) -> pop3.Answer:
         match verdict:
@@ -122,8 +131,18 @@ class Pop3Connection(Connection):
                 self.user = str(mailbox.address)
                 self.maildrop = Maildrop(mailbox.id, (), self.session.listing)
                 self.connections.logged_on[mailbox.id] = self
-                self.maildrop = maildrops.open_maildrop(self.world.reader, mailbox.id)
-                return pop3.Opened(self.maildrop.listing)
+                return self._list(mailbox.id)
+
+    def _list(self, mailbox_id: int) -> pop3.Answer:
+        try:
+            self.maildrop = maildrops.open_maildrop(self.world.reader, mailbox_id)
+        except Refusal:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in `_verdict`
+            self._say_defect(error)
+            self._leave_maildrop()
+            return pop3.Unavailable()
+        return pop3.Opened(self.maildrop.listing)
 
     def _leave_maildrop(self) -> None:
         if self.maildrop is not None:
@@ -140,20 +159,15 @@ class Pop3Connection(Connection):
             self._source_read = True
             self.world.in_thread(self._source.read, self.guarded(self._piece_read))
             return
-        assert self.maildrop is not None
         try:
-            stored = maildrops.find(self.world.reader, self.maildrop.messages[index])
-        except Refusal:
-            self.session.supply(pop3.Unreadable())
+            stored = self._find(index)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this message's trouble alone
+            self._say_unreadable(index, _reason(error))
+            self.session.supply(pop3.Unreadable(permanent=_tells_of_damage(error)))
             return
         if stored is None:
             self.session.supply(pop3.Unreadable(permanent=True))
-        elif stored.blob is None:
-            assert stored.octets is not None
-            if stored.damaged:
-                self._say_unreadable(index, "the checksum is wrong")
-                self.session.supply(pop3.Unreadable(permanent=True))
-                return
+        elif stored.octets is not None:
             self.retrieved += 1
             self.session.supply(pop3.Piece(stored.prefix + stored.octets, last=True, plain=stored.plain))
         else:
@@ -162,12 +176,22 @@ class Pop3Connection(Connection):
             self.later()
             self.world.in_thread(partial(BlobReader, self.world.blobs, stored), self.guarded(self._opened))
 
+    def _find(self, index: int) -> Stored | None:
+        """Return a message as its row has it. Raises `DamagedError` where that is not what came in."""
+        assert self.maildrop is not None
+        unique_id = self.session.listing.unique_ids[index]
+        stored = maildrops.find(self.world.reader, self.maildrop.messages[index], self.maildrop.mailbox_id, unique_id)
+        if stored is not None and stored.octets is not None and stored.damaged:
+            raise DamagedError("the checksum is wrong, or the row is another message's")
+        return stored
+
     def _opened(self, source: BlobReader | BaseException) -> None:
         if isinstance(source, BaseException):
             self._unreadable(source)
         else:
             self._source = source
-            self.session.supply(pop3.Piece(self._stored.prefix, last=False, plain=True))
+            self._plain = source.plain
+            self.session.supply(pop3.Piece(self._stored.prefix, last=False, plain=False))
             self._after_reading()
 
     def _piece_read(self, piece: tuple[bytes, bool] | BaseException) -> None:
@@ -176,7 +200,7 @@ class Pop3Connection(Connection):
             self._unreadable(piece)
         else:
             data, last = piece
-            self.session.supply(pop3.Piece(data, last=last, plain=self._stored.plain))
+            self.session.supply(pop3.Piece(data, last=last, plain=self._plain))
             self._after_reading()
 
     def _after_reading(self) -> None:
@@ -186,13 +210,21 @@ class Pop3Connection(Connection):
 
     def _unreadable(self, error: BaseException) -> None:
         self._close_source()
-        self._say_unreadable(self._index, str(error) or type(error).__name__)
-        self.session.supply(pop3.Unreadable(permanent=isinstance(error, FileNotFoundError | DamagedError)))
+        self._say_unreadable(self._index, _reason(error))
+        self.session.supply(pop3.Unreadable(permanent=self._is_permanent(error)))
         self.supplied()
+
+    def _is_permanent(self, error: BaseException) -> bool:
+        """Tell whether a message is lost or damaged; while the whole mail root is away, none is."""
+        lost = isinstance(error, FileNotFoundError | DamagedError) or not isinstance(error, OSError | Refusal)
+        return lost and self.world.blobs.is_made()
 
     def _say_unreadable(self, index: int, why: str) -> None:
         unique_id = self.session.listing.unique_ids[index]
         self.world.log.critical("unreadable", user=self.user, message=unique_id, error=why)
+
+    def _say_defect(self, error: Exception) -> None:
+        self.world.log.critical("defect", service=self.kind, error=type(error).__name__, detail=where(error))
 
     def _close_source(self) -> None:
         """Close the file, unless a thread is reading it: then its answer does."""
@@ -224,6 +256,11 @@ class Pop3Connection(Connection):
                 self.removed = len(self.session.deleted)
                 self._discard(blobs)
                 answer = pop3.Updated()
+            case Refusal(code="outcome-unknown"):
+                # Neither +OK nor -ERR would be true for sure: the connection ends without a word.
+                self.world.log.critical("update failed", user=self.user, error=outcome)
+                self.leave("outcome unknown")
+                return
             case error:
                 self.world.log.critical("update failed", user=self.user, error=error)
                 answer = pop3.Unavailable()
@@ -239,3 +276,18 @@ class Pop3Connection(Connection):
                 lambda: sweep.unlink(world.blobs, blobs),
                 lambda _: world.writer.submit(lambda tx: sweep.forget(tx, blobs), lambda _: None),
             )
+
+
+def _tells_of_damage(error: Exception) -> bool:
+    """Tell whether trying again is no use: the message is damaged, or the page of the database that holds it."""
+    if not isinstance(error, Refusal):
+        return not isinstance(error, MemoryError)
+    cause = error.__cause__
+    return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
+
+
+def _reason(error: BaseException) -> str:
+    """Say what hindered; of a defect only where it is, since a value may be a secret."""
+    if isinstance(error, OSError | Refusal):
+        return str(error) or type(error).__name__
+    return f"{type(error).__name__} {where(error)}"

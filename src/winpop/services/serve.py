@@ -23,7 +23,7 @@ from winpop.services import listeners as listening
 from winpop.services.census import Census
 from winpop.services.master import Master, Service
 from winpop.services.worker import run_loop, serve
-from winpop.services.world import mail_root
+from winpop.services.world import mail_root, mail_root_missing
 from winpop.telemetry.log import Log, LogThread
 from winpop.terms.refusals import Refusal, readable
 
@@ -74,7 +74,7 @@ def _run(  # noqa: PLR0913 - what `run` has, and what it has found
             log.warning("root", detail="the home belongs to root, so the service runs as root; chown it to a user")
         leases = _only_service(home)
         try:
-            mail_root(home, settings_table.load(database, overrides)).make()  # read again: it cannot be moved any more
+            _make_mail_root(home, database)  # only now: it cannot be moved any more
             return _serve(Service(home, overrides, listeners, endpoints, Census.make(), workers), log, as_json=as_json)
         finally:
             leases.close()
@@ -109,6 +109,16 @@ async def _keep(service: Service, log: Log, ready: Callable[[int], None]) -> int
 def _leave(*_: object) -> NoReturn:
     """End before anything serves; from then on masters and workers have their own way to end."""
     sys.exit(0)
+
+
+def _make_mail_root(home: Home, database: Database) -> None:
+    """Make the mail root of a new installation; one that was made and is away is refused, not made anew beside it."""
+    settings = settings_table.load(database)
+    blobs = mail_root(home, settings)
+    used = settings.mailroot or database.number("SELECT EXISTS (SELECT 1 FROM body WHERE blob IS NOT NULL)")
+    if used and not blobs.is_made():
+        raise mail_root_missing(blobs)
+    blobs.make()
 
 
 def _only_service(home: Home) -> Leases:

@@ -13,7 +13,7 @@ from winpop.directory import domains, mailboxes
 from winpop.protocol import smtp
 from winpop.protocol.smtp import Ending
 from winpop.protocol.smtp.trace import trace
-from winpop.services.connection import Connection
+from winpop.services.connection import Connection, where
 from winpop.store import sweep
 from winpop.store.blobs import Content, Draft
 from winpop.store.delivery import deliver
@@ -115,6 +115,9 @@ class SmtpConnection(Connection):
             return self._verdict(mailbox, domain)
         except Refusal as refusal:
             return smtp.Unavailable(full=refusal.code == "disk-full")
+        except Exception as error:  # noqa: BLE001 - rows that are not as they should be are no reason to hang up
+            self.world.log.critical("defect", service=self.kind, error=type(error).__name__, detail=where(error))
+            return smtp.Unavailable()
 
     def _verdict(self, mailbox: str, domain: str) -> smtp.Answer:
         """Say whose mailbox this is. A lock does not matter: mail for a locked mailbox comes in."""
@@ -129,9 +132,10 @@ class SmtpConnection(Connection):
         if not domains.exists(reader, name):
             return smtp.Foreign()
         try:
-            found = mailboxes.look_up(reader, Address.parse(f"{mailbox}@{domain}"))
+            address = Address.parse(f"{mailbox}@{domain}")
         except Refusal:
             return smtp.Unknown()
+        found = mailboxes.look_up(reader, address)
         if found is None and postmaster and mailbox.lower() == _POSTMASTER:
             found = mailboxes.look_up(reader, postmaster)
         return smtp.Accepted(found.address) if found else smtp.Unknown()

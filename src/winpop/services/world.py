@@ -21,6 +21,7 @@ from winpop.directory import settings as settings_table
 from winpop.services.census import Census
 from winpop.store.blobs import Blobs
 from winpop.telemetry.log import Log, LogThread
+from winpop.terms.refusals import Refusal, out_of_reach, readable
 
 T = TypeVar("T")
 _ROOM_HOLDS = 1.0
@@ -43,7 +44,8 @@ class World:
         self.take_settings()
         self.leases = Leases(home.leases)
         self.blobs = mail_root(home, self.settings)
-        self.blobs.make()
+        if not self.blobs.is_made():
+            raise mail_root_missing(self.blobs)
         self.census = census
         self.writer = Writer(lambda: Sqlite(home), loop.call_soon_threadsafe)
         self.files = ThreadPoolExecutor(4, "files")
@@ -106,6 +108,15 @@ class World:
         self.log.defer = None
         self.log.flush()
         self._log_thread.close()
+
+
+def mail_root_missing(blobs: Blobs) -> Refusal:
+    """Make the refusal for a mail root that was made and is not there."""
+    return out_of_reach(
+        "mailroot-missing",
+        f"The mail root {readable(str(blobs.root))} is not there, or is empty; mount its disk, or bring it back from a "
+        "backup.",
+    )
 
 
 def mail_root(home: Home, settings: settings_table.Settings) -> Blobs:

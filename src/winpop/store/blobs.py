@@ -10,6 +10,7 @@ never tried again: the draft is dropped (see the durability rule in `store`).
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ SMALL = 128 * 1024
 128, 256 KiB and 1 MiB: deliver, 64 a commit, 0.3/1.3, 0.55/1.35, 1.1/1.5, 4.2/2.2 ms each; read 21/21, 36/23, 66/30,
 250/65 µs. A row is delivered sooner at 256 KiB too; reading it in the event loop, and memory, set the bound lower."""
 
+_NAME = re.compile("[0-9a-f]{32}")
 PIECE = 128 * 1024
 """Octets that are read from a blob at once."""
 
@@ -66,10 +68,14 @@ class Blobs:
         self.root = root
         self.tmp = root / "tmp"
 
+    def is_made(self) -> bool:
+        """Tell whether the directories are there; else they have not been made, or their disk is not mounted."""
+        return self.tmp.is_dir()
+
     def make(self) -> None:
         """Make the directories, once. Raises `Refusal` (`mailroot-unusable`)."""
         try:
-            if self.tmp.is_dir():
+            if self.is_made():
                 return
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for n in range(256):
@@ -103,8 +109,9 @@ class Blobs:
         for n in range(256):
             with os.scandir(self.root / f"{n:02x}") as entries:
                 for entry in entries:
-                    with contextlib.suppress(FileNotFoundError):
-                        yield entry.name, entry.stat().st_mtime
+                    if _NAME.fullmatch(entry.name):  # what else lies there is not ours
+                        with contextlib.suppress(FileNotFoundError):
+                            yield entry.name, entry.stat().st_mtime
 
 
 class Draft:

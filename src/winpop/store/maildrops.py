@@ -1,20 +1,28 @@
 """Maildrops: what a session sees of a mailbox, and what leaves it.
 
 Invariant: `expunge` removes exactly the messages that it is given, and only while the mailbox exists and is not
-locked; the check and the removal are one transaction, so a lock that was set before a QUIT is never too late.
+locked; the check and the removal are one transaction, so a lock that was set before a QUIT is never too late. A
+damaged value in a row is no other message's trouble: it is listed, and given out as damaged.
 """
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from winpop.db.contract import Reader, Transaction
+from winpop.db.contract import Reader, Transaction, Value
 from winpop.directory import mailboxes
 from winpop.directory.mailboxes import Mailbox
 from winpop.store.blobs import PIECE, Blobs, checksum
-from winpop.terms.mail import Listing
+from winpop.terms.mail import UNIQUE_ID, Listing
+
+_SIZE = "iif(typeof(message.size) = 'integer' AND message.size BETWEEN 0 AND 0xFFFFFFFFFF, message.size, 0)"
+"""The octets of a message; 0 where the row has no number of them, or one that no message has."""
+_BLOB = re.compile(rb"[0-9a-f]{32}")
+_ALL_LEGAL = re.compile(rb"%b(?:\n%b)*" % (UNIQUE_ID.pattern, UNIQUE_ID.pattern))
+_DOTTED = re.compile(rb"\n\.")  # 1 ns an octet; `in` takes twice that
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,8 @@ class Maildrop:
 class Stored:
     """A message as it lies in the store: `prefix`, then `octets`, or the blob of that name.
 
-    `size` is the body's. `checksum` is None for what came in before there were checksums.
+    `size` is the body's. `plain` promises that no line begins with a dot; of a blob only its `BlobReader` knows whether
+    that is true. `checksum` is None for what came in before there were checksums.
     """
 
     prefix: bytes
@@ -45,6 +54,23 @@ class Stored:
         """Tell whether the octets in the row are not those that came in."""
         assert self.octets is not None
         return self.checksum is not None and checksum(self.prefix, self.octets) != self.checksum
+
+
+_NOT_ONE = Stored(b"", plain=False, octets=b"", blob=None, size=-1, checksum=b"")
+"""What stands for a row whose values cannot be those that came in: it is damaged, whoever looks at it."""
+
+
+def _octets(column: str) -> str:
+    """Return the octets of a column, or a number for what are none: the engine would decode a text, and fail."""
+    return f"iif(typeof({column}) = 'text', 0, {column})"
+
+
+_FIND = f"""
+    SELECT message.mailbox_id, CAST(message.unique_id AS BLOB), typeof(message.size) = 'integer',
+           {_octets("message.prefix")}, body.plain IS 1, {_octets("body.content")}, CAST(body.blob AS BLOB),
+           iif(typeof(body.size) = 'integer', body.size, -1), {_octets("body.checksum")}
+    FROM message JOIN body ON body.id = message.body_id WHERE message.id = ?
+"""
 
 
 class DamagedError(OSError):
@@ -62,29 +88,65 @@ class Removed:
 
 def open_maildrop(reader: Reader, mailbox_id: int) -> Maildrop:
     """Return what there is now, oldest first."""
-    rows = reader.all("SELECT id, size, unique_id FROM message WHERE mailbox_id = ? ORDER BY id", mailbox_id)
+    rows = reader.all(
+        f"SELECT id, {_SIZE}, CAST(unique_id AS BLOB) FROM message WHERE mailbox_id = ? ORDER BY id", mailbox_id
+    )
     if not rows:
         return Maildrop(mailbox_id, (), Listing())
     messages, sizes, unique_ids = zip(*rows, strict=True)
-    return Maildrop(mailbox_id, messages, Listing(sizes, unique_ids))
+    return Maildrop(mailbox_id, messages, Listing(sizes, _all_shown(messages, unique_ids)))
 
 
-def find(reader: Reader, message: int) -> Stored | None:
-    """Return the message with that row identifier, or None when its row is gone."""
-    row = reader.one(
-        "SELECT message.prefix, body.plain, body.content, body.blob, body.size, body.checksum "
-        "FROM message JOIN body ON body.id = message.body_id WHERE message.id = ?",
-        message,
-    )
+def _all_shown(messages: tuple[int, ...], unique_ids: tuple[Value, ...]) -> tuple[str, ...]:
+    """Return what `_shown` does for each, all at once where all are in order."""
+    if set(map(type, unique_ids)) == {bytes}:
+        joined = b"\n".join(unique_ids)  # type: ignore[arg-type]  # as was just seen
+        if _ALL_LEGAL.fullmatch(joined):
+            return tuple(joined.decode("ascii").split("\n"))
+    return tuple(map(_shown, messages, unique_ids))
+
+
+def _shown(message: int, unique_id: Value) -> str:
+    """Return the unique-id of a message, or where damage has made none of it one that no delivery gives."""
+    if isinstance(unique_id, bytes) and UNIQUE_ID.fullmatch(unique_id):
+        return unique_id.decode("ascii")
+    return f"damaged-{message}"
+
+
+def find(reader: Reader, message: int, mailbox_id: int = 0, unique_id: str = "") -> Stored | None:
+    """Return the message with that row identifier, or None when its row is gone.
+
+    Whoever has listed it names the mailbox and the unique-id too: a row that denies them is not that message's.
+    """
+    row = reader.one(_FIND, message)
     if row is None:
         return None
-    prefix, plain, octets, blob, size, kept = row
-    assert isinstance(prefix, bytes)
-    assert octets is None or isinstance(octets, bytes)
-    assert blob is None or isinstance(blob, str)
-    assert isinstance(size, int)
-    assert kept is None or isinstance(kept, bytes)
-    return Stored(prefix, bool(plain), octets, blob, size, kept)
+    owner, named, sized, prefix, plain, octets, blob, size, kept = row
+    if mailbox_id and (owner != mailbox_id or not _may_be(_shown(message, named), unique_id, f"damaged-{message}")):
+        return _NOT_ONE
+    if (
+        not sized
+        or not isinstance(prefix, bytes)
+        or not isinstance(octets, bytes | None)
+        or not isinstance(kept, bytes | None)
+        or not isinstance(size, int)
+    ):
+        return _NOT_ONE
+    if octets is not None:
+        return Stored(prefix, bool(plain) and not _dotted(octets), octets, None, size, kept)
+    if not isinstance(blob, bytes) or not _BLOB.fullmatch(blob):
+        return _NOT_ONE
+    return Stored(prefix, bool(plain), None, blob.decode("ascii"), size, kept)
+
+
+def _may_be(one: str, other: str, damaged: str) -> bool:
+    """Tell whether two unique-ids may have been the same."""
+    return one == other or damaged in (one, other)
+
+
+def _dotted(octets: bytes) -> bool:
+    """Tell whether a line begins with a dot."""
+    return octets.startswith(b".") or _DOTTED.search(octets) is not None
 
 
 class BlobReader:
@@ -97,6 +159,8 @@ class BlobReader:
     def __init__(self, blobs: Blobs, stored: Stored) -> None:
         """Open the blob of a message. Raises `OSError`, of which `DamagedError` says that the octets are wrong."""
         assert stored.blob is not None
+        self.plain = stored.plain
+        """Whether no line begins with a dot."""
         self._descriptor = blobs.open(stored.blob)
         try:
             self._left = os.fstat(self._descriptor).st_size
@@ -108,13 +172,20 @@ class BlobReader:
     def _compare(self, stored: Stored) -> None:
         if self._left != stored.size:
             raise DamagedError(f"the blob has {self._left} octets, not {stored.size}")
-        if stored.checksum is not None and self._checksum(stored.prefix) != stored.checksum:
+        if stored.checksum is None and not stored.plain:
+            return
+        found = self._checksum(stored.prefix)
+        if stored.checksum is not None and found != stored.checksum:
             raise DamagedError("the checksum is wrong")
 
     def _checksum(self, prefix: bytes) -> bytes:
         whole = hashlib.sha256()
+        before = b"\n"
         while piece := os.read(self._descriptor, PIECE):
             whole.update(piece)
+            if self.plain:
+                self.plain = not (_dotted(piece) if before == b"\n" else _DOTTED.search(piece))
+            before = piece[-1:]
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         whole.update(prefix)
         return whole.digest()
@@ -160,7 +231,7 @@ def empty_domain(transaction: Transaction, domain_id: int) -> list[str]:
 
 def totals(reader: Reader, where: str = "", *parameters: int) -> tuple[int, int]:
     """Return how many messages there are and their octets; `where` narrows them."""
-    row = reader.one(f"SELECT count(*), coalesce(sum(message.size), 0) FROM message {where}", *parameters)
+    row = reader.one(f"SELECT count(*), coalesce(sum({_SIZE}), 0) FROM message {where}", *parameters)
     assert row is not None
     messages, octets = row
     assert isinstance(messages, int)
@@ -176,7 +247,7 @@ def totals_of_domain(reader: Reader, domain_id: int) -> tuple[int, int]:
 def totals_by_mailbox(reader: Reader, domain_id: int) -> dict[int, tuple[int, int]]:
     """Return messages and octets by mailbox identifier, for the mailboxes of a domain that have mail."""
     rows = reader.all(
-        "SELECT mailbox.id, count(*), sum(message.size) FROM mailbox "
+        f"SELECT mailbox.id, count(*), sum({_SIZE}) FROM mailbox "
         "JOIN message ON message.mailbox_id = mailbox.id WHERE mailbox.domain_id = ? GROUP BY mailbox.id",
         domain_id,
     )
@@ -196,13 +267,15 @@ def _remove(transaction: Transaction, messages: Iterable[int], only: str = "", *
     for some in _by(500, messages):
         marks = ", ".join("?" * len(some))
         those = f"FROM message WHERE id IN ({marks}) {only}"
-        bodies = [row[0] for row in transaction.all(f"SELECT DISTINCT body_id {those}", *some, *parameters)]
+        named = f"SELECT DISTINCT body_id {those} AND typeof(body_id) = 'integer'"
+        bodies = [row[0] for row in transaction.all(named, *some, *parameters)]
         transaction.run(f"DELETE {those}", *some, *parameters)
         marks = ", ".join("?" * len(bodies))
         unused = (
             f"FROM body WHERE id IN ({marks}) AND NOT EXISTS (SELECT 1 FROM message WHERE message.body_id = body.id)"
         )
-        blobs = [str(row[0]) for row in transaction.all(f"SELECT blob {unused} AND blob IS NOT NULL", *bodies)]
+        names = [row[0] for row in transaction.all(f"SELECT CAST(blob AS BLOB) {unused}", *bodies)]
+        blobs = [name.decode("ascii") for name in names if isinstance(name, bytes) and _BLOB.fullmatch(name)]
         transaction.many("INSERT INTO discarded_blob (name) VALUES (?)", [(name,) for name in blobs])
         transaction.run(f"DELETE {unused}", *bodies)
         discarded += blobs

@@ -1,19 +1,27 @@
 """The sweep: files that no row needs, removed.
 
 Invariant: a blob that a row names is never touched, whatever the clock says: that no row names it is looked up, and it
-is unlinked, in one transaction, and a delivery looks for its blob in its own. What a crash may have left (`store` names
-the steps) is removed when it is older than any delivery takes; what a commit has discarded is removed at once.
+is unlinked, in one transaction, and a delivery looks for its blob in its own. What a commit has discarded is removed at
+once; what a crash has left unfinished when it is older than any delivery takes; a complete blob that no row names (a
+crash has left it, or an older database was brought back) 30 days after a sweep has found it.
 """
 
 import contextlib
+import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from winpop.db.contract import Database, Reader, Transaction
 from winpop.store.blobs import Blobs
 
 _LEFT_BEHIND = 36 * 3600
 """Seconds after which an unfinished or unnamed file was left behind (the rule of maildir(5))."""
+
+_KEPT = 30 * 24 * 3600
+"""Seconds for which a complete file is kept that a sweep has found to be named by no row."""
+_AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +47,12 @@ def forget(transaction: Transaction, names: Iterable[str]) -> None:
 
 def discard(database: Database, blobs: Blobs, names: Iterable[str]) -> None:
     """Remove the files of discarded blobs and forget them, in the caller's thread."""
-    gone = list(names)
-    if gone:
-        unlink(blobs, gone)
+    iterator = iter(names)
+    while some := list(islice(iterator, _AT_ONCE)):
         with database.write() as transaction:
-            forget(transaction, [name for name in gone if not blobs.path(name).exists()])
+            named = {name for name in some if _named(transaction, name)}  # none, unless the row of it is damaged
+            unlink(blobs, [name for name in some if name not in named])
+            forget(transaction, [name for name in some if name in named or not blobs.path(name).exists()])
 
 
 def sweep(database: Database, blobs: Blobs, now: float) -> Swept:
@@ -60,10 +69,27 @@ def sweep(database: Database, blobs: Blobs, now: float) -> Swept:
     for name, written in blobs.names():
         if left_behind(written, now) and not _named(database, name):
             with database.write() as transaction:
-                if not _named(transaction, name):
-                    blobs.unlink(name)
-                    unnamed += 1
+                unnamed += not _named(transaction, name) and _put_away(blobs, name, now)
     return Swept(len(discarded), unfinished, unnamed)
+
+
+def _put_away(blobs: Blobs, name: str, now: float) -> bool:
+    """Mark a file that no row names; remove it if it was marked long ago. Tell whether it is removed.
+
+    The mark is that it cannot be written, and its time. Long: somebody who has brought an older database back may
+    still bring back the newer one.
+    """
+    path = blobs.path(name)
+    with contextlib.suppress(FileNotFoundError):
+        status = path.stat()
+        if status.st_mode & stat.S_IWUSR:
+            path.chmod(0o400)
+            os.utime(path, (now, now))
+        elif abs(now - status.st_mtime) > _KEPT:
+            path.chmod(0o600)  # Windows removes nothing that cannot be written
+            blobs.unlink(name)
+            return True
+    return False
 
 
 def left_behind(written: float, now: float) -> bool:

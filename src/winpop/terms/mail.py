@@ -4,9 +4,13 @@ Invariant: a `Listing` is a snapshot. Nothing that happens to the mailbox later 
 sizes or unique-ids (RFC 1939 §5: numbers are assigned when the maildrop is opened).
 """
 
+import re
 from dataclasses import dataclass, field
 
 from winpop.terms.names import Address
+
+UNIQUE_ID = re.compile(rb"[\x21-\x7e]{1,70}")
+"""A unique-id (RFC 1939 §7, UIDL)."""
 
 
 @dataclass(frozen=True, slots=True)

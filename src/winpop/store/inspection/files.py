@@ -75,7 +75,7 @@ def _file(inspection: Inspection, directory: Path, entry: "os.DirEntry[str]", ow
         kind, said = "unfinished", "An unfinished message was left behind; the service's sweep removes it."
     elif not inspection.database.number(_NEEDED, entry.name):
         kind = "blob-unnamed"
-        said = "No row names this file; it is left as it is, and the service's sweep removes it."
+        said = "No row names this file; it is left as it is, and the service's sweep removes it after 30 days."
     else:
         return
     if not left_behind(status.st_mtime, now):
@@ -110,6 +110,9 @@ def _discarded(inspection: Inspection, name: str) -> None:
     where, path = f"discarded file {name}", inspection.blobs.path(name)
     if not BLOB.fullmatch(name):
         said = "This is noted as a file to be removed, and is no name of one."
+        inspection.found(Flaw("discarded-row", where, said))
+    elif inspection.database.number("SELECT count(*) FROM body WHERE blob = ?", name):
+        said = "This file is noted as one to be removed, and a message needs it; the service's sweep forgets the note."
         inspection.found(Flaw("discarded-row", where, said))
     elif os.path.lexists(path):
         said = "Its message is deleted; it is left as it is, and the service's sweep removes it."
