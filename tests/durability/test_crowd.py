@@ -17,7 +17,7 @@ def test_a_defect_of_the_service_is_found(which: str) -> None:
 
 
 def found(token: str, unique_id: str) -> Found:
-    return Found(unique_id, b"Return-Path: <>\r\n" + message(token, 900))
+    return Found(unique_id, b"Return-Path: <>\r\nReceived: x\r\n" + message(token, 900))
 
 
 @pytest.fixture
