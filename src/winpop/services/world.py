@@ -5,6 +5,7 @@ database, the files of the home, the leases and the census.
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -38,6 +39,8 @@ class World:
         self._log_thread = LogThread()
         self.log = Log(write=self._log_thread.write)
         self.reader = Sqlite(home)
+        with contextlib.suppress(Refusal), self.reader.write():
+            pass  # a file that could only be opened for reading shows now, and is opened anew
         self._overrides = overrides
         self.settings = settings_table.load(self.reader, overrides)
         self.generation = self.changes()
