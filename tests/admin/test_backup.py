@@ -1,5 +1,6 @@
 """Backups: what they hold, what they cost, where they may lie."""
 
+import errno
 import os
 import sqlite3
 import stat
@@ -308,3 +309,154 @@ def test_on_the_command_line(filled: Home, tmp_path: Path) -> None:
     assert (result.status, result.err) == (0, "")
     assert result.out.startswith("Restored the whole server as of " + document["snapshot"])
     assert winpop(new, "backup").status == 2
+
+
+def corrupt(home: Home, sql: str, *values: object) -> None:
+    """Change rows behind the store's back."""
+    connection = sqlite3.connect(home.database)
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute(sql, values)
+    connection.commit()
+    connection.close()
+
+
+def break_page(home: Home, holding: bytes) -> None:
+    """Overwrite the page of the database that holds these octets."""
+    connection = sqlite3.connect(home.database)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.close()
+    octets = bytearray(home.database.read_bytes())
+    page = octets.index(holding) // size
+    octets[page * size : (page + 1) * size] = b"\xee" * size
+    home.database.write_bytes(octets)
+
+
+@pytest.fixture
+def spread(home: Home) -> Home:
+    """A home with so much mail that its bodies lie in many pages."""
+    for n in range(40):
+        bring(home, ALICE, b"%03d:" % n + b"x" * 1500)
+    return home
+
+
+def test_a_damaged_page_costs_only_its_messages(spread: Home, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    break_page(spread, b"017:xxx")
+    outcome = do(spread, "backup", directory=str(kept))
+    lost = len(outcome.data["damaged"])
+    assert 1 <= lost <= 3
+    assert (outcome.complete, outcome.data["messages"]) == (False, 40 - lost)
+    assert {each["mailbox"] for each in outcome.data["damaged"]} == {ALICE}
+    new = Home(tmp_path / "new")
+    assert do(new, "restore", directory=str(kept)).data["messages"] == 40 - lost
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE body SET size = 'x' WHERE id = 3",
+        "UPDATE body SET blob = CAST(x'ff' AS TEXT), content = NULL WHERE id = 3",
+        "UPDATE message SET prefix = CAST(x'ff' AS TEXT) WHERE id = 3",
+        "DELETE FROM body WHERE id = 3",
+    ],
+)
+def test_a_row_that_makes_no_sense_costs_only_its_message(home: Home, tmp_path: Path, sql: str) -> None:
+    for n in range(5):
+        bring(home, ALICE, b"small %d\r\n" % n)
+    corrupt(home, "UPDATE sqlite_master SET sql = replace(sql, 'STRICT', '') WHERE name IN ('body', 'message')")
+    corrupt(home, sql)
+    corrupt(
+        home, "UPDATE sqlite_master SET sql = sql || ' STRICT' WHERE name IN ('body', 'message') AND type = 'table'"
+    )
+    outcome = do(home, "backup", directory=str(tmp_path / "kept"))
+    assert (outcome.complete, outcome.data["messages"], len(outcome.data["damaged"])) == (False, 4, 1)
+
+
+def test_a_damaged_password_hash_stops_no_backup(filled: Home, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    corrupt(filled, "UPDATE password SET hash = CAST(x'ff' AS TEXT) WHERE mailbox_id = 2")
+    outcome = do(filled, "backup", directory=str(kept))
+    assert not outcome.complete
+    assert outcome.data["messages"] == 11
+    (named,) = outcome.data["without_password"]
+    new = Home(tmp_path / "new")
+    restored = do(new, "restore", directory=str(kept))
+    assert restored.data["without_password"] == [named]
+    assert "changepwd" in restored.notes[-1]
+    assert look_inside(new).mail == look_inside(filled).mail
+
+
+def test_an_emptied_database_beside_mail_is_refused_and_nothing_is_removed(filled: Home, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    back_up(filled, kept)
+    (kept / backup_format.NAME).write_bytes(b"")
+    before = files(kept / "blobs")
+    for word in ("backup", "restore"):
+        assert refused(filled, word, directory=str(kept)).code == "backup-damaged"
+    assert files(kept / "blobs") == before
+
+
+def damage(kept: Path) -> None:
+    """Change one octet of a large body and one of a small one in a backup."""
+    (blob,) = (path for path in (kept / "blobs").rglob("*") if path.is_file())
+    with blob.open("r+b") as file:
+        file.seek(100)
+        file.write(b"!")
+    connection = sqlite3.connect(kept / backup_format.NAME)
+    connection.execute(
+        "UPDATE body SET content = randomblob(size) WHERE id = (SELECT min(id) FROM body WHERE content > 0)"
+    )
+    connection.commit()
+    connection.close()
+
+
+def test_verify_finds_what_the_disk_has_changed_and_copies_it_again(filled: Home, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    back_up(filled, kept)
+    damage(kept)
+    outcome = do(filled, "backup", directory=str(kept), verify="")
+    assert outcome.complete
+    assert (outcome.data["verified"], outcome.data["copied"]) == (11, 2)
+    do(Home(tmp_path / "new"), "restore", directory=str(kept))
+    assert look_inside(Home(tmp_path / "new")) == look_inside(filled)
+    damage(kept)
+    do(filled, "delete", target=ALICE)
+    do(filled, "delete", target=CAROL)
+    outcome = do(filled, "backup", directory=str(kept), verify="")
+    assert not outcome.complete
+    assert outcome.data["lost"] == len(outcome.data["damaged_in_backup"]) == 2
+    assert outcome.table is not None
+    assert len(outcome.table.rows) == 2
+
+
+def test_thirty_runs_look_at_every_body(filled: Home, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    back_up(filled, kept)
+    damage(kept)
+    said = [back_up(filled, kept) for _ in range(30)]
+    assert sum(int(str(each["verified"])) for each in said) >= 11
+    assert sum(int(str(each["copied"])) for each in said) == 2
+    assert back_up(filled, kept, verify="")["copied"] == 0
+
+
+def test_directories_in_a_backup_that_are_missing_or_too_many(filled: Home, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    (kept / "lost+found").mkdir(parents=True, mode=0o700)
+    kept.chmod(0o700)
+    back_up(filled, kept)
+    empty = next(path for path in (kept / "blobs").iterdir() if path.name != "tmp" and not any(path.iterdir()))
+    empty.rmdir()
+    (kept / "blobs" / "tmp" / "something").mkdir()
+    back_up(filled, kept)
+    assert empty.is_dir()
+    empty.rmdir()
+    empty.write_text("x")
+    assert str(empty) in refused(filled, "backup", directory=str(kept)).sentence
+
+
+def test_a_disk_that_is_mounted_read_only(filled: Home, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    back_up(filled, kept)
+    error = OSError(errno.EROFS, "Read-only file system", str(kept))
+    assert "mounted read-only" in backup_format.unusable(kept, error).sentence

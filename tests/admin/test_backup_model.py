@@ -36,12 +36,24 @@ class Model:
         self.domains: dict[str, bool] = {}
         self.boxes: dict[str, tuple[bool, str]] = {}
         self.mail: dict[str, dict[int, tuple[str, bytes]]] = {}
+        self.made: dict[str, int] = {}
+        """Which mailbox it is that has this name: one that was deleted and made again is another."""
 
     def copy(self) -> "Model":
         made = Model()
         made.domains, made.boxes = dict(self.domains), dict(self.boxes)
         made.mail = {name: dict(mail) for name, mail in self.mail.items()}
+        made.made = dict(self.made)
         return made
+
+    def is_same(self, snapshot: "Model", name: str) -> bool:
+        """Tell whether a mailbox may get the mail that it had in a snapshot without being named."""
+        if name not in self.boxes or self.made[name] == snapshot.made[name]:
+            return True
+        known = {unique_id for unique_id, _ in snapshot.mail[name].values()}
+        return self.boxes[name][1] == snapshot.boxes[name][1] or any(
+            unique_id in known for unique_id, _ in self.mail[name].values()
+        )
 
     def restore(self, snapshot: "Model", target: str | None) -> None:
         """Take what is missing from a snapshot."""
@@ -53,7 +65,7 @@ class Model:
             if wanted(domain) or (target or "").endswith(f"@{domain}"):
                 self.domains.setdefault(domain, locked)
         for name, box in snapshot.boxes.items():
-            if wanted(name):
+            if wanted(name) and (name == target or self.is_same(snapshot, name)):
                 self.boxes.setdefault(name, box)
                 self.mail[name] = snapshot.mail[name] | self.mail.get(name, {})
 
@@ -69,6 +81,7 @@ class Backups(RuleBasedStateMachine):
         self.path = Path(self.directory.name)
         self.home, self.kept = Home(self.path / "home"), str(self.path / "kept")
         self.home.make()
+        Sqlite(self.home).close()
         Blobs(self.home.mail).make()
         self.model, self.snapshots, self.counter, self.homes = Model(), list[tuple[str, Model]](), 0, 0
         for name in NAMES:
@@ -102,6 +115,12 @@ class Backups(RuleBasedStateMachine):
         locked, _ = self.model.boxes.get(name, (False, ""))
         self.model.boxes[name] = (locked, password)
         self.model.mail.setdefault(name, {})
+        self.know_again()
+
+    def know_again(self) -> None:
+        database = Sqlite(self.home)
+        self.model.made = {name: mailboxes.find(database, Address.parse(name)).id for name in self.model.boxes}
+        database.close()
 
     @rule(some=st.sets(names, min_size=1), text=texts)
     def deliver(self, some: set[str], text: bytes) -> None:
@@ -178,6 +197,7 @@ class Backups(RuleBasedStateMachine):
         if what is None or what in snapshot.domains or what in snapshot.boxes:
             do(self.home, "restore", directory=self.kept, at=moment, **({"target": what} if what else {}))
             self.model.restore(snapshot, what)
+            self.know_again()
 
     @precondition(lambda self: self.snapshots)
     @rule(pick=st.integers(0, 5))

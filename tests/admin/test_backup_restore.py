@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from admin.doing import audited, bring, do, invoked, refused, secret
+from admin.test_backup import break_page
 from durability.ledger import State, look_inside
 from running import winpop
 from winpop.db.contract import Row
@@ -383,3 +385,104 @@ def test_what_restores_nothing_begins_no_installation(
     do(filled, "backup", directory=kept)
     winpop(tmp_path / "new", "restore", kept, *words)
     assert not (tmp_path / "new").exists()
+
+
+def change(home: Home, sql: str) -> None:
+    """Change rows behind the store's back, where foreign keys hold nothing."""
+    connection = sqlite3.connect(home.database)
+    connection.execute(sql)
+    connection.commit()
+    connection.close()
+
+
+def test_a_body_whose_row_is_missing_comes_back(filled: Home, kept: str) -> None:
+    do(filled, "backup", directory=kept)
+    state = look_inside(filled)
+    change(filled, "DELETE FROM body WHERE id = 1")
+    outcome = do(filled, "restore", directory=kept)
+    assert (len(outcome.data["mended"]), outcome.data["messages"]) == (1, 0)
+    assert look_inside(filled) == state
+    assert blobs_and_rows_agree(filled)
+
+
+def test_messages_in_a_damaged_page_are_mended(home: Home, kept: str) -> None:
+    for n in range(40):
+        bring(home, ALICE, b"%03d:" % n + b"x" * 1500)
+    do(home, "backup", directory=kept)
+    state = look_inside(home)
+    break_page(home, b"017:xxx")
+    outcome = do(home, "restore", directory=kept)
+    assert 1 <= len(outcome.data["mended"]) <= 3
+    assert outcome.complete
+    assert look_inside(home) == state
+
+
+def test_a_shared_body_is_mended_for_all_who_have_it(home: Home, kept: str) -> None:
+    from winpop.store.blobs import Content
+    from winpop.store.delivery import deliver
+    from winpop.terms.names import Address
+
+    database = Sqlite(home)
+    with database.write() as transaction:
+        deliver(
+            transaction, [Address.parse(name) for name in (ALICE, BOB)], Content(5, b"hello", None), b"", plain=True
+        )
+    database.close()
+    do(home, "backup", directory=kept)
+    state = look_inside(home)
+    change(home, "UPDATE body SET content = x'0000000000'")
+    assert len(do(home, "restore", directory=kept, target=ALICE).data["mended"]) == 1
+    assert look_inside(home).mail[ALICE] == state.mail[ALICE]
+    assert look_inside(home).mail[BOB][0].trouble
+    assert len(do(home, "restore", directory=kept).data["mended"]) == 1
+    assert look_inside(home) == state
+    assert blobs_and_rows_agree(home)
+
+
+def test_mend_gives_bodies_back_and_nothing_else(filled: Home, tmp_path: Path, kept: str) -> None:
+    do(filled, "backup", directory=kept)
+    drop(filled, ALICE, 1, 2)
+    do(filled, "delete", target=BOB)
+    state = look_inside(filled)
+    change(filled, "UPDATE body SET content = randomblob(size) WHERE id = 1")
+    do(filled, "set", name="autologout", values="default")
+    outcome = do(filled, "restore", directory=kept, mend="")
+    assert (len(outcome.data["mended"]), outcome.data["messages"], outcome.data["mailboxes"]) == (1, 0, 0)
+    assert (outcome.data["settings"], outcome.complete) == ([], True)
+    assert look_inside(filled) == state
+    assert refused(filled, "restore", directory=kept, target=BOB, mend="").code == "no-such-mailbox"
+    assert "[no-installation]" in winpop(tmp_path / "new", "restore", kept, "/mend").stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_mailbox_that_was_made_again_gets_its_former_owners_mail_only_by_name(filled: Home, kept: str) -> None:
+    do(filled, "backup", directory=kept)
+    do(filled, "delete", target=ALICE)
+    do(filled, "add", target=ALICE, createuser=secret("another"))
+    bring(filled, ALICE, b"its own\r\n")
+    state = look_inside(filled)
+    for target in ({}, {"target": "example.com"}):
+        outcome = do(filled, "restore", directory=kept, **target)
+        assert outcome.data["skipped"] == [ALICE]
+        assert ALICE in outcome.notes[0]
+        assert look_inside(filled) == state
+    assert do(filled, "restore", directory=kept, target=ALICE).data["messages"] == 10
+    assert do(filled, "restore", directory=kept).data["skipped"] == []
+
+
+def test_a_mailbox_that_a_restore_has_made_again_is_the_same(filled: Home, kept: str) -> None:
+    do(filled, "backup", directory=kept)
+    state = look_inside(filled)
+    do(filled, "delete", target=ALICE)
+    do(filled, "restore", directory=kept)
+    drop(filled, ALICE, 0, 1)
+    do(filled, "changepwd", address=ALICE, newpassword=secret("another"))
+    assert do(filled, "restore", directory=kept).data["messages"] == 2
+    assert {found.unique_id for found in look_inside(filled).mail[ALICE]} == {
+        found.unique_id for found in state.mail[ALICE]
+    }
+    drop(filled, ALICE, *range(10))
+    do(filled, "delete", target=ALICE)
+    do(filled, "restore", directory=kept)
+    drop(filled, ALICE, *range(10))
+    assert do(filled, "restore", directory=kept).data["messages"] == 10

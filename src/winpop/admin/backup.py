@@ -23,9 +23,16 @@ from winpop.terms.refusals import Refusal, readable
 
 _BETWEEN = 0.2
 _SHOWN = 100
+_NAMED = 5
 
 
-def back_up(batches: Batches, directory: Path, target: DomainName | Address | None, keep: int | None) -> Outcome:
+def back_up(
+    batches: Batches,
+    directory: Path,
+    target: DomainName | Address | None,
+    keep: int | None,
+    verify: bool,  # noqa: FBT001 - a switch, by name
+) -> Outcome:
     """Back up the server, a domain or a mailbox. The outcome is complete when every message is in the backup."""
     with batches.database.snapshot() as reader:
         source = Source(batches.home, target)
@@ -33,7 +40,8 @@ def back_up(batches: Batches, directory: Path, target: DomainName | Address | No
         _check_place(batches, reader, directory)
         origin = (installation(reader), "" if target is None else str(target))
     with backup_opening.opened(directory, make=origin) as archive:
-        taken = backup_taking.take(batches.database, archive, source, keep, seldom(batches.tell))
+        tell = seldom(batches.tell)
+        taken = backup_taking.take(batches.database, archive, source, keep, tell, verify=verify)
     with contextlib.suppress(Refusal):  # mail and password hashes have left the home, which a full disk does not undo
         batches.commit(lambda _: Outcome(changed=True), " ".join(filter(None, (str(directory), origin[1]))))
     return _outcome(directory, origin[1], taken)
@@ -83,13 +91,24 @@ def _check_place(batches: Batches, reader: Reader, directory: Path) -> None:
 
 
 def _outcome(directory: Path, scope: str, taken: Taken) -> Outcome:
-    entries, table = damage(taken.damaged)
+    entries, _ = damage(taken.damaged)
+    there, _ = damage(taken.damaged_there)
+    _, table = damage([*taken.damaged, *taken.damaged_there])
     notes = []
-    if len(entries) > _SHOWN:
-        notes.append(f"{len(entries) - _SHOWN} more are damaged; --json names them all.")
+    if len(entries) + len(there) > _SHOWN:
+        notes.append(f"{len(entries) + len(there) - _SHOWN} more are damaged; --json names them all.")
     if taken.lost:
-        lost = count(taken.lost, "message of an earlier snapshot", "messages of earlier snapshots")
-        notes.append(f"The backup has lost {lost}: files in it are missing or cut short, and the mail is gone here.")
+        lost = count(taken.lost, "message", "messages")
+        notes.append(
+            f"The backup has lost {lost}: missing in it, cut short or changed, and not to be had here any more."
+        )
+    if taken.without_password:
+        named = ", ".join(taken.without_password[:_NAMED])
+        more = f" and {len(taken.without_password) - _NAMED} more" if len(taken.without_password) > _NAMED else ""
+        notes.append(
+            f"The password hash of {named}{more} cannot be read, so the snapshot has none; set a new password with "
+            "'winpop changepwd USER@DOMAIN'."
+        )
     damaged = f"; {count(len(entries), 'message is', 'messages are')} damaged here and not in it" if entries else ""
     return Outcome(
         f"Backed up {backup_format.scope_words(scope)}: {count(taken.messages, 'message', 'messages')} in "
@@ -108,10 +127,13 @@ def _outcome(directory: Path, scope: str, taken: Taken) -> Outcome:
             "kept": taken.kept,
             "gone": taken.gone,
             "removed_snapshots": taken.removed_snapshots,
+            "verified": taken.verified,
             "lost": taken.lost,
             "damaged": entries,
+            "damaged_in_backup": there,
+            "without_password": taken.without_password,
         },
         table=table,
         notes=tuple(notes),
-        complete=not entries,
+        complete=not (entries or taken.lost or taken.without_password),
     )

@@ -14,8 +14,10 @@ from winpop.admin.backup import count, damage, installation, seldom
 from winpop.admin.contract import Batches, Work
 from winpop.admin.outcomes import Outcome
 from winpop.directory import domains, mailboxes, settings
+from winpop.directory.mailboxes import Mailbox
 from winpop.store.backup_format import HELD, Archive, Snapshot, scope_words, shown
 from winpop.store.backup_restoring import Restored, Restorer
+from winpop.store.inspection.flaws import bear
 from winpop.terms.names import Address, DomainName
 from winpop.terms.refusals import Refusal, readable
 
@@ -45,8 +47,15 @@ class Restoring:
     """One restore: the settings, the directory, the mail."""
 
     def __init__(
-        self, batches: Batches, archive: Archive, snapshot: Snapshot, target: DomainName | Address | None
+        self,
+        batches: Batches,
+        archive: Archive,
+        snapshot: Snapshot,
+        target: DomainName | Address | None,
+        *,
+        mend: bool = False,
     ) -> None:
+        self._mend = mend
         self._batches, self._archive, self._snapshot, self._target = batches, archive, snapshot, target
         self._database = batches.database
         self._where, self._values = _narrowed(target)
@@ -54,12 +63,15 @@ class Restoring:
         self._made_domains = self._made_mailboxes = 0
         self._settings: list[str] = []
         self._notes: list[str] = []
+        self._without_password: list[str] = []
+        self._skipped: list[str] = []
 
     def all(self) -> Outcome:
         """Do it."""
-        if self._target is None:
-            self._restore_settings()
-        self._make_directory()
+        if not self._mend:
+            if self._target is None:
+                self._restore_settings()
+            self._make_directory()
         restored = self._restore_mail()
         outcome = self._outcome(restored)
         # The audit's row is the last word; what it tells of is committed.
@@ -118,7 +130,7 @@ class Restoring:
             f"SELECT domain, name, locked, hash FROM mailbox WHERE {HELD} {self._where} ORDER BY source", **held
         ):
             address = Address(DomainName(domain), name)
-            if mailboxes.look_up(self._database, address) is None:
+            if self._look_up(address) is None:
                 yield _Entry(address.domain, name, bool(locked), password)
 
     def _make(self, work: Work, batch: list[_Entry]) -> Outcome:
@@ -140,11 +152,34 @@ class Restoring:
                     mailboxes.lock(work.transaction, made)
                 if not entry.hash:  # it had no account
                     work.transaction.run("DELETE FROM password WHERE mailbox_id = ?", made.id)
+                    self._without_password.append(str(address))
         self._made_domains += made_domains
         self._made_mailboxes += made_mailboxes
         return Outcome(changed=bool(made_domains or made_mailboxes))
 
+    def _look_up(self, address: Address) -> Mailbox | None:
+        """Return a mailbox, without its password where damage hides that."""
+        try:
+            return mailboxes.look_up(self._database, address)
+        except Refusal as refusal:
+            bear(self._database, refusal)
+        sql = (
+            "SELECT mailbox.id FROM domain JOIN mailbox ON mailbox.domain_id = domain.id "
+            "WHERE domain.name = ? AND mailbox.name = ?"
+        )
+        found = self._database.number(sql, address.domain.text, address.mailbox)
+        return Mailbox(found, address, domain_locked=False, own_lock=False, password_hash=None) if found else None
+
     # --- mail ---
+
+    def _is_anothers(self, restorer: Restorer, source: int, password: str, mailbox: Mailbox) -> bool:
+        """Tell whether a mailbox was made again since, and not by a restore: perhaps for somebody else."""
+        return (
+            mailbox.id != source
+            and not isinstance(self._target, Address)
+            and (mailbox.password_hash or "") != password
+            and not restorer.is_of(source, mailbox)
+        )
 
     def _restore_mail(self) -> Restored:
         own = self._archive.origin()[0] == installation(self._database)
@@ -159,14 +194,16 @@ class Restoring:
             self._tell(f"Restoring messages: {restorer.done:,} of {every:,}".replace(",", " "))
 
         try:
-            sql = f"SELECT source, domain, name {boxes} ORDER BY source"
-            for source, domain, name in self._archive.rows(sql, **held):
+            sql = f"SELECT source, domain, name, hash {boxes} ORDER BY source"
+            for source, domain, name, password in self._archive.rows(sql, **held):
                 address = Address(DomainName(domain), name)
-                mailbox = mailboxes.look_up(self._database, address)
+                mailbox = self._look_up(address)
                 if mailbox is None:
-                    restorer.restored.vanished.add(str(address))
+                    restorer.restored.vanished |= set() if self._mend else {str(address)}
+                elif own and self._is_anothers(restorer, source, password, mailbox):
+                    self._skipped.append(str(address))
                 else:
-                    restorer.mailbox(source, mailbox, tell)
+                    restorer.mailbox(source, mailbox, tell, add=not self._mend)
             restorer.finish()
         except Refusal:
             restorer.abandon()
@@ -185,13 +222,20 @@ class Restoring:
         mended = [{"mailbox": mailbox, "unique_id": unique_id} for mailbox, unique_id in restored.mended]
         notes = [*self._notes]
         if mended:
-            named = ", ".join(f"{mailbox} {unique_id}" for mailbox, unique_id in restored.mended[:_NAMED])
-            more = f" and {len(mended) - _NAMED} more" if len(mended) > _NAMED else ""
-            notes.append(f"Damaged here, and whole again: {named}{more}.")
+            named = _some([f"{mailbox} {unique_id}" for mailbox, unique_id in restored.mended])
+            notes.append(f"Damaged here, and whole again: {named}.")
         if restored.vanished:
-            notes.append(f"Deleted meanwhile, so not restored: {', '.join(sorted(restored.vanished)[:_NAMED])}.")
+            notes.append(f"Deleted meanwhile, so not restored: {_some(sorted(restored.vanished))}.")
+        if self._skipped:
+            notes.append(
+                f"Made again since the backup, perhaps for somebody else, so not restored: {_some(self._skipped)}. "
+                "Name such a mailbox to put the old mail into it all the same: winpop restore DIR USER@DOMAIN."
+            )
+        if self._without_password:
+            named = _some(self._without_password)
+            notes.append(f"The backup has no password of {named}; set one with 'winpop changepwd USER@DOMAIN'.")
         what = scope_words(str(self._target or self._archive.origin()[1]))
-        bad = f", {len(entries)} damaged in the backup" if entries else ""
+        bad = f", {len(entries)} could not be restored" if entries else ""
         made = (self._made_domains, self._made_mailboxes, restored.added, len(mended), len(self._settings))
         return Outcome(
             f"Restored {what} as of {shown(self._snapshot.time)}: "
@@ -212,9 +256,16 @@ class Restoring:
                 "mended": mended,
                 "damaged": entries,
                 "vanished": sorted(restored.vanished),
+                "skipped": self._skipped,
+                "without_password": self._without_password,
             },
             changed=any(made),
             table=table,
             notes=tuple(notes),
             complete=not entries and not restored.vanished,
         )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -5,39 +5,47 @@ made together with its lock, so that there is no moment in which it could be fet
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from winpop.admin.backup_bringing import Restoring
 from winpop.admin.contract import Batches
 from winpop.admin.outcomes import Outcome, Table
+from winpop.db.contract import Database
 from winpop.db.home import Home
 from winpop.db.leases import RESTORE, Leases
+from winpop.directory import domains, mailboxes
 from winpop.store import backup_opening
 from winpop.store.backup_format import HELD, Archive, Snapshot, shown
 from winpop.terms.names import Address, DomainName
-from winpop.terms.refusals import Refusal, readable
+from winpop.terms.refusals import Refusal, out_of_reach, readable
 
 _BATCH = 500
 _NAMED = 5
 
 
-def restore(
+def restore(  # noqa: PLR0913, PLR0917 - its arguments and switches, by name
     batches: Batches,
     directory: Path,
     target: DomainName | Address | None,
     at: int | None,
     list: bool,  # noqa: A002, FBT001 - a switch, by name
+    mend: bool,  # noqa: FBT001 - a switch, by name
 ) -> Outcome:
-    """Bring back what is missing, or show the snapshots. It is complete when every message could be restored."""
+    """Bring back what is missing, or show the snapshots. It is complete when every message could be restored.
+
+    With `mend`, only messages that are here and damaged get their bodies back.
+    """
     with backup_opening.opened(directory) as archive:
         if list:
             return _shown(archive)
         snapshot = _choose(archive, at)
         _check_target(archive, snapshot, target)
+        if mend:
+            _check_there(batches.home, target, batches.open)
         batches.open()  # only now a new installation is begun
         with _alone(batches.home):
-            return Restoring(batches, archive, snapshot, target).all()
+            return Restoring(batches, archive, snapshot, target, mend=mend).all()
 
 
 def _shown(archive: Archive) -> Outcome:
@@ -84,6 +92,16 @@ def _check_target(archive: Archive, snapshot: Snapshot, target: DomainName | Add
         raise Refusal(
             "not-in-backup", f"The snapshot of {shown(snapshot.time)} does not have the {kind} {target}; {has}."
         )
+
+
+def _check_there(home: Home, target: DomainName | Address | None, database: Callable[[], Database]) -> None:
+    """Refuse to mend what is not here (`no-installation`, `no-such-domain`, `no-such-mailbox`)."""
+    if not home.exists():
+        raise out_of_reach("no-installation", f"There is no installation in {readable(str(home.path))} to mend.")
+    if isinstance(target, Address):
+        mailboxes.find(database(), target)
+    elif target is not None:
+        domains.find(database(), target)
 
 
 @contextlib.contextmanager

@@ -161,17 +161,23 @@ seen by other users of the computer. One that begins with -- goes after a lone -
 Domains, mailboxes, locks, passwords, settings and mail, as they are now, while the service runs or not. A second
 backup into the same directory copies only what is new; each leaves a snapshot that can be restored. The directory
 holds mail and password hashes: it is its owner's alone, and should lie on another disk. Between two backups it can
-be copied as it is.
+be copied as it is. Each run reads a part of what the directory has again, with /verify all of it; what is damaged
+there is copied anew. The exit status is 1 when messages or passwords are damaged; they are named, and the snapshot is
+complete but for these.
 
   winpop backup /srv/backup
   winpop backup /srv/backup /keep 30
+  winpop backup /srv/backup /verify
   winpop backup /srv/example example.com""",
         _late("winpop.admin.backup", "back_up"),
         (
             Argument("directory", "DIR", read_directory, path=True),
             Argument("target", "DOMAIN | USER@DOMAIN", parse_target, optional=True),
         ),
-        (Switch("keep", "remove all but the newest N snapshots", "N", read_keep),),
+        (
+            Switch("keep", "remove all but the newest N snapshots", "N", read_keep),
+            Switch("verify", "read everything in the directory again, and copy anew what is damaged there"),
+        ),
         changes=True,
         long=True,
     ),
@@ -181,12 +187,14 @@ be copied as it is.
         """\
 Messages, mailboxes and domains that are missing come back as they were, with their unique-ids, locks and passwords;
 messages that were damaged are mended. Nothing is removed, and what is there keeps its own lock, password and
-settings. It can be run while the service runs, and again after it was cut off. On a new machine it begins a new
-installation.
+settings. A mailbox that was made again since is left alone, unless it is named: it may be somebody else's. It can be
+run while the service runs, and again after it was cut off. On a new machine it begins a new installation. With /mend
+only damaged messages that are still there get their bodies back; nothing is added.
 
   winpop restore /srv/backup /list
   winpop restore /srv/backup
-  winpop restore /srv/backup alice@example.com /at 2026-01-31T18:00:00Z""",
+  winpop restore /srv/backup alice@example.com /at 2026-01-31T18:00:00Z
+  winpop restore /srv/backup alice@example.com /mend""",
         _late("winpop.admin.backup_restore", "restore"),
         (
             Argument("directory", "DIR", read_directory, path=True),
@@ -195,6 +203,7 @@ installation.
         (
             Switch("at", "take the newest snapshot that is not after this time", "TIME", read_time),
             Switch("list", "show the snapshots and restore nothing"),
+            Switch("mend", "only give damaged messages their bodies back; add and make nothing"),
         ),
         changes=True,
         long=True,

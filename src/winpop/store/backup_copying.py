@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from winpop.db.contract import Database
-from winpop.store import maildrops
+from winpop.store import backup_reading
 from winpop.store.backup_format import Archive
+from winpop.store.backup_reading import UnreadableError
 from winpop.store.backup_source import Source
 from winpop.store.maildrops import Stored
 
@@ -43,9 +44,15 @@ class Taken:
     kept: int = 0
     gone: int = 0
     removed_snapshots: int = 0
+    verified: int = 0
+    """Bodies of the backup that were read again."""
     lost: int = 0
-    """Bodies that only earlier snapshots have and whose files are gone from the backup."""
+    """Bodies that are damaged in the backup or missing from it, and cannot be had here any more."""
     damaged: list[Damaged] = field(default_factory=list)
+    damaged_there: list[Damaged] = field(default_factory=list)
+    """The messages of `lost`."""
+    without_password: list[str] = field(default_factory=list)
+    """Mailboxes whose password hashes cannot be read."""
 
 
 class Copier:
@@ -76,18 +83,18 @@ class Copier:
         """Return where the body is, if it is the last message's too; else 0."""
         if self._last is None or self._last[0] != body:
             return 0
-        row = self._database.one("SELECT prefix FROM message WHERE id = ?", identifier)
-        return self._last[2] if row is not None and row[0] == self._last[1] else 0
+        return self._last[2] if backup_reading.prefix_of(self._database, identifier) == self._last[1] else 0
 
     def _copy(self, message: int, identifier: int, body: int) -> int:
         """Copy a body; return where it is in the backup, or 0 for one that is damaged or was expunged meanwhile."""
-        stored = maildrops.find(self._database, identifier)
-        if stored is None:
-            return 0
+        mailbox = self._archive.number("SELECT mailbox FROM message WHERE id = :id", id=message)
         try:
+            stored = backup_reading.find(self._database, mailbox, identifier)
+            if stored is None:
+                return 0
             found = self._found(stored, stored.checksum) or self._placed(stored)
-        except _Unreadable as error:
-            if maildrops.find(self._database, identifier) is not None:  # else it was expunged in this moment
+        except UnreadableError as error:
+            if backup_reading.is_there(self._database, mailbox, identifier):  # else it was expunged in this moment
                 self._taken.damaged.append(Damaged(*self._named(message), str(error)))
             return 0
         self._last = (body, stored.prefix, found)
@@ -106,7 +113,7 @@ class Copier:
         key = content.checksum(stored.prefix)
         assert key is not None
         if content.size != stored.size or stored.checksum not in (None, key):
-            raise _Unreadable("it changed while it was read")  # its file, if it has one, goes with the next tidying
+            raise UnreadableError("it changed while it was read")  # its file, if it has one, goes with the next tidying
         self._taken.copied_octets += content.size
         known = self._row(key, content.size)
         if known and known not in self._lost:
@@ -127,10 +134,10 @@ class Copier:
         )
 
     def _pieces(self, stored: Stored) -> Iterator[bytes]:
-        """Yield the octets of a body whose checksum is right. Raises `_Unreadable`."""
+        """Yield the octets of a body whose checksum is right. Raises `UnreadableError`."""
         if stored.octets is not None:
             if len(stored.octets) != stored.size or stored.damaged:
-                raise _Unreadable("the checksum is wrong")
+                raise UnreadableError("the checksum is wrong")
             yield stored.octets
             return
         try:
@@ -140,9 +147,9 @@ class Copier:
                     piece, last = reader.read()
                     yield piece
         except FileNotFoundError:
-            raise _Unreadable("its file is missing") from None
+            raise UnreadableError("its file is missing") from None
         except OSError as error:
-            raise _Unreadable(error.strerror or str(error)) from None
+            raise UnreadableError(error.strerror or str(error)) from None
 
     def _named(self, message: int) -> tuple[str, str]:
         row = self._archive.one(
@@ -152,18 +159,3 @@ class Copier:
         )
         assert row is not None
         return str(row[0]), str(row[1])
-
-
-class _Unreadable(Exception):  # noqa: N818 - it says what the body is
-    """A body that cannot be had, and why."""
-
-
-def lost_bodies(archive: Archive) -> Iterator[int]:
-    """Yield the bodies whose files are missing or cut short; what the installation still has is copied again."""
-    for body, name, size in archive.rows("SELECT id, blob, size FROM body WHERE blob IS NOT NULL"):
-        try:
-            if archive.blobs.path(name).stat().st_size == size:
-                continue
-        except FileNotFoundError:
-            pass
-        yield body

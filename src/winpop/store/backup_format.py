@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from winpop.db.home import not_permitted
+from winpop.db.home import not_permitted, synchronise
 from winpop.store.blobs import Blobs, Content, Draft
 from winpop.terms.refusals import Refusal, out_of_reach, readable
 
@@ -153,7 +153,21 @@ class Archive:
             if name not in named:
                 self.blobs.unlink(name)
         for path in self.blobs.tmp.iterdir():
-            path.unlink()
+            if not path.is_dir():  # which is nothing of ours
+                path.unlink()
+
+    def has_files(self) -> bool:
+        """Tell whether there is a file where bodies lie."""
+        return any(files for _, _, files in os.walk(self.blobs.root))
+
+    def make_directories(self) -> None:
+        """Make what is missing of the directories of bodies. Raises `OSError`, and `Refusal`."""
+        self.blobs.make()
+        missing = [path for path in (self.blobs.root / f"{n:02x}" for n in range(256)) if not path.is_dir()]
+        for path in missing:
+            path.mkdir(mode=0o700)
+        if missing:
+            synchronise(self.blobs.root)
 
 
 def scope_words(scope: str) -> str:
@@ -173,12 +187,17 @@ def unusable(directory: Path, error: OSError) -> Refusal:
         return out_of_reach(
             "disk-full", f"The disk that holds {place} is full; what was backed up there before is whole."
         )
+    if error.errno == errno.EROFS:
+        return out_of_reach(
+            "backup-unusable", f"The disk that holds {place} is mounted read-only; mount it so that it can be written."
+        )
     if isinstance(error, PermissionError):
         refusal = not_permitted(directory)
         user = "the owner of the home" if os.name != "posix" else f"the owner of the home (user {os.geteuid()})"
         sentence = f"Backups are made and restored as {user}, who may not use {place}; give it to that user."
         return Refusal(refusal.code, sentence, refusal.kind)
-    return out_of_reach("backup-unusable", f"The backup in {place} cannot be used: {error.strerror or error}.")
+    where = f" ({readable(str(error.filename))})" if error.filename else ""
+    return out_of_reach("backup-unusable", f"The backup in {place} cannot be used: {error.strerror or error}{where}.")
 
 
 def no_backup(directory: Path) -> Refusal:

@@ -18,6 +18,8 @@ from winpop.terms.refusals import Refusal, out_of_reach, readable
 
 _WAIT = 2.0
 """Seconds for which another's lock is waited for."""
+_OF_THE_DISK = "lost+found"
+"""What is in a new file system already."""
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -36,7 +38,7 @@ def opened(directory: Path, *, make: tuple[str, str] | None = None) -> Iterator[
         try:
             _check_schema(archive, make)
             if make is not None:
-                archive.blobs.make()
+                archive.make_directories()
             else:
                 connection.execute("BEGIN")  # nobody may begin to write while this is open
                 archive.origin()
@@ -74,7 +76,7 @@ def _make(directory: Path) -> None:
             f"Others may write in {readable(str(directory))}, so it cannot hold a backup; run chmod go-w on it.",
         )
     if not (directory / NAME).exists():
-        if next(directory.iterdir(), None) is not None:
+        if any(path.name != _OF_THE_DISK for path in directory.iterdir()):
             raise no_backup(directory)
         os.close(os.open(directory / NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         synchronise(directory)
@@ -102,7 +104,14 @@ def _connect(directory: Path, *, alone: bool) -> sqlite3.Connection:
 
 def _check_schema(archive: Archive, make: tuple[str, str] | None) -> None:
     schema, application = archive.number("PRAGMA user_version"), archive.number("PRAGMA application_id")
-    if make is not None and schema == application == archive.number("SELECT count(*) FROM sqlite_master") == 0:
+    empty = schema == application == archive.number("SELECT count(*) FROM sqlite_master") == 0
+    if empty and archive.has_files():  # a new database would make them nobody's
+        raise out_of_reach(
+            "backup-damaged",
+            f"{readable(str(archive.directory / NAME))} is empty, and mail lies in blobs beside it; bring that file "
+            "back from a copy of the backup, or take another directory.",
+        )
+    if empty and make is not None:
         archive.run("PRAGMA auto_vacuum = INCREMENTAL")  # while there is no table
         with archive.write():
             for statement in STATEMENTS:
@@ -144,6 +153,8 @@ def _translated(directory: Path) -> Iterator[None]:
                 ) from None
             case sqlite3.SQLITE_FULL:
                 raise unusable(directory, OSError(errno.ENOSPC, "")) from error
+            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN if _is_read_only(directory):
+                raise unusable(directory, OSError(errno.EROFS, "")) from error
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
                 raise unusable(directory, PermissionError(errno.EACCES, "")) from error
             case sqlite3.SQLITE_NOTADB:
@@ -155,3 +166,11 @@ def _translated(directory: Path) -> Iterator[None]:
                     "backup-damaged", f"The backup in {place} is damaged ({error}); take another, and make a new one."
                 ) from error
         raise
+
+
+def _is_read_only(directory: Path) -> bool:
+    """Tell whether the disk is mounted so that nobody can write."""
+    try:
+        return os.name == "posix" and bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False

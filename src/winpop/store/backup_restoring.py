@@ -3,8 +3,9 @@
 Invariant: nothing is removed and nothing newer is changed. A message is added where its unique-id is missing, under the
 row identifier that it had if this is its installation and the identifiers of all that its mailbox lacks are free, so
 that it stands where it stood; otherwise behind what is there, in order. A message that is there and is no longer what
-came in gets its body back. Bodies are placed before the transaction of the rows that name them, which looks that they
-are still there; so a restore that was cut off has added some messages, whole, and goes on when it is run again.
+came in gets its body back, in a row of its own: what is damaged is not written to. Bodies are placed before the
+transaction of the rows that name them, which looks that they are still there; so a restore that was cut off has added
+some messages, whole, and goes on when it is run again.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,16 +16,24 @@ from winpop.db.contract import Database, Reader, Transaction
 from winpop.db.home import Home
 from winpop.directory import settings
 from winpop.directory.mailboxes import Mailbox
-from winpop.store import maildrops, sweep
+from winpop.store import backup_reading, sweep
 from winpop.store.backup_bodies import Body, DamagedError, discard, fetch, is_sound
 from winpop.store.backup_copying import Damaged
 from winpop.store.backup_format import HELD, Archive
+from winpop.store.backup_reading import UnreadableError
 from winpop.store.blobs import Blobs
+from winpop.store.inspection.flaws import bear
+from winpop.store.inspection.rows import BLOB
 from winpop.terms.refusals import Refusal, out_of_reach
 
 _OCTETS = 16 * 1024 * 1024
 _ROWS = 500
 _ASKED_AT_ONCE = 500
+_UNUSED = (
+    "FROM body WHERE id = ? AND NOT EXISTS "
+    "(SELECT 1 FROM message INDEXED BY message_of_body WHERE body_id = body.id AND message.id <> ?)"
+)
+"""A body that no other message has."""
 
 
 @dataclass(slots=True)
@@ -74,23 +83,34 @@ class Restorer:
         said = self.restored
         return said.added + said.present + len(said.mended) + len(said.damaged) + len(self._batch)
 
-    def mailbox(self, source: int, mailbox: Mailbox, tell: Callable[[], None]) -> None:
-        """Bring the mail of the mailbox back that was `source`."""
-        there = {
-            str(unique_id): (int(str(identifier)), int(str(body)))
-            for unique_id, identifier, body in self._database.all(
-                "SELECT unique_id, id, body_id FROM message WHERE mailbox_id = ?", mailbox.id
-            )
-        }
-        stays = self._own and self._free(
-            identifier for identifier, unique_id, *_ in self._messages(source) if unique_id not in there
+    def mailbox(self, source: int, mailbox: Mailbox, tell: Callable[[], None], *, add: bool) -> None:
+        """Bring the mail of the mailbox back that was `source`; without `add`, only bodies of what is there."""
+        there = self._there(mailbox)
+        stays = (
+            self._own
+            and add
+            and self._free(identifier for identifier, unique_id, *_ in self._messages(source) if unique_id not in there)
         )
         for identifier, unique_id, size, body in self._messages(source):
             if unique_id in there:
                 self._look_at(mailbox, unique_id, there[unique_id], size, body)
-            else:
+            elif add:
                 self._add(_Missing(mailbox, identifier if stays else None, unique_id, size, body))
             tell()
+
+    def is_of(self, source: int, mailbox: Mailbox) -> bool:
+        """Tell whether a mailbox has any message that the mailbox `source` had."""
+        there = self._there(mailbox)
+        return any(unique_id in there for _, unique_id, *_ in self._messages(source))
+
+    def _there(self, mailbox: Mailbox) -> dict[str, tuple[int, int]]:
+        """Return identifier and body of a mailbox's messages by their unique-ids; what damage hides of one, not."""
+        sql = "SELECT CAST(unique_id AS BLOB), id, body_id FROM message WHERE mailbox_id = ?"
+        return {
+            unique_id.decode("ascii", "replace"): (identifier, body)
+            for unique_id, identifier, body in self._database.all(sql, mailbox.id)
+            if isinstance(unique_id, bytes) and isinstance(identifier, int) and isinstance(body, int)
+        }
 
     def _messages(self, source: int) -> Iterator[tuple[int, str, int, int]]:
         yield from self._archive.rows(
@@ -101,12 +121,16 @@ class Restorer:
 
     def _free(self, identifiers: Iterable[int]) -> bool:
         """Tell whether all these identifiers were given out, and no row has one of them now."""
-        last = self._database.number("SELECT seq FROM sqlite_sequence WHERE name = 'message'")
-        iterator = iter(identifiers)
-        while some := list(islice(iterator, _ASKED_AT_ONCE)):
-            marks = ", ".join("?" * len(some))
-            if max(some) > last or self._database.number(f"SELECT count(*) FROM message WHERE id IN ({marks})", *some):
-                return False
+        try:
+            last = self._database.number("SELECT seq FROM sqlite_sequence WHERE name = 'message'")
+            iterator = iter(identifiers)
+            while some := list(islice(iterator, _ASKED_AT_ONCE)):
+                sql = f"SELECT count(*) FROM message WHERE id IN ({', '.join('?' * len(some))})"
+                if max(some) > last or self._database.number(sql, *some):
+                    return False
+        except Refusal as refusal:
+            bear(self._database, refusal)
+            return False
         return True
 
     def _is_shared(self, body: int) -> bool:
@@ -202,12 +226,16 @@ class Restorer:
         if self._shared.get(body) == row:
             self.restored.present += 1
             return
-        stored = maildrops.find(self._database, identifier)
         key = self._archive.one("SELECT checksum FROM body WHERE id = :id", id=body)
         assert key is not None
-        if stored is not None and not is_sound(stored, self._blobs, key[0]):
+        try:
+            stored = backup_reading.find(self._database, mailbox.id, identifier)
+            sound = stored is None or is_sound(stored, self._blobs, key[0])
+        except UnreadableError:
+            stored, sound = None, False
+        if not sound:
             try:
-                mended = self._mend(identifier, size, fetch(self._archive, body, self._blobs))
+                mended = self._mend(mailbox, identifier, size, body)
             except DamagedError as error:
                 self._name_damaged(mailbox, unique_id, error)
                 return
@@ -218,28 +246,48 @@ class Restorer:
         if stored is not None and stored.checksum == key[0] and self._is_shared(body):
             self._shared[body] = row
 
-    def _mend(self, identifier: int, size: int, body: Body) -> bool:
-        """Put a body in the place of a damaged one; tell whether the message was still there."""
+    def _mend(self, mailbox: Mailbox, identifier: int, size: int, number: int) -> bool:
+        """Give a damaged message its body back; tell whether it was still there. Raises `DamagedError`."""
+        body = fetch(self._archive, number, self._blobs)
+        place = 0
+        for drop in (True, False):  # a row that damage has hit cannot always be removed
+            try:
+                place = self._repoint(identifier, size, body, drop=drop)
+            except Refusal as refusal:
+                bear(self._database, refusal)
+            else:
+                break
+        if place:
+            if self._is_shared(number):
+                self._shared[number] = place
+        elif backup_reading.is_there(self._database, mailbox.id, identifier):
+            raise DamagedError("its row here is damaged and cannot be written")
+        return place > 0
+
+    def _repoint(self, identifier: int, size: int, body: Body, *, drop: bool) -> int:
+        """Put a body in a row of its own and let a message name it; return that row, or 0 where the message is gone.
+
+        With `drop`, the body that it named before goes if no other message has it.
+        """
+        place, unused = 0, [body.content.blob]
         with self._database.write() as transaction:
             self._check_files(transaction, [body])
-            row = transaction.one(
-                "SELECT body.id, body.blob FROM message JOIN body ON body.id = message.body_id WHERE message.id = ?",
-                identifier,
-            )
-            old = [str(row[1])] if row is not None and row[1] is not None else []
-            if row is None:
-                old = [body.content.blob] if body.content.blob else []
-            else:
-                transaction.run(
-                    "UPDATE body SET size = ?, plain = ?, blob = ?, content = ?, checksum = ? WHERE id = ?",
-                    *body.columns,
-                    row[0],
-                )
-                sql = "UPDATE message SET prefix = ?, size = ? WHERE id = ?"
-                transaction.run(sql, body.prefix, size, identifier)
-            transaction.many("INSERT OR IGNORE INTO discarded_blob (name) VALUES (?)", [(name,) for name in old])
-        sweep.discard(self._database, self._blobs, old)
-        return row is not None
+            row = transaction.one("SELECT body_id FROM message WHERE id = ?", identifier)
+            if row is not None:
+                old, unused = row[0], []
+                blob = transaction.one(f"SELECT CAST(blob AS BLOB) {_UNUSED}", old, identifier) if drop else None
+                if blob is not None:
+                    unused = [blob[0].decode("ascii", "replace") if isinstance(blob[0], bytes) else None]
+                sql = "INSERT INTO body (size, plain, blob, content, checksum) VALUES (?, ?, ?, ?, ?)"
+                place = transaction.insert(sql, *body.columns)
+                sql = "UPDATE message SET body_id = ?, prefix = ?, size = ? WHERE id = ?"
+                transaction.run(sql, place, body.prefix, size, identifier)
+                if blob is not None:
+                    transaction.run("DELETE FROM body WHERE id = ?", old)
+            gone = [name for name in unused if name is not None and BLOB.fullmatch(name)]
+            transaction.many("INSERT OR IGNORE INTO discarded_blob (name) VALUES (?)", [(name,) for name in gone])
+        sweep.discard(self._database, self._blobs, gone)
+        return place
 
     # --- both ---
 

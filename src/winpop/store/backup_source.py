@@ -27,6 +27,8 @@ class Source:
         self._target = target
         self._where: tuple[str, ...] = ("", "", "")
         self._narrow: tuple[int, ...] = ()
+        self.without_password: frozenset[int] = frozenset()
+        """Mailboxes whose password hashes cannot be read; they are listed as if they had none."""
 
     def find(self, reader: Reader) -> None:
         """Look the target up. Raises `Refusal` (`no-such-domain`, `no-such-mailbox`)."""
@@ -51,11 +53,12 @@ class Source:
 
     def mailboxes(self, reader: Reader) -> Iterator[tuple[Any, ...]]:
         """Yield identifier, domain, name, own lock and password hash."""
+        bad = ", ".join(f"{mailbox:d}" for mailbox in self.without_password)  # not even looked at
         sql = f"""
             SELECT mailbox.id, domain.name, mailbox.name,
                    EXISTS (SELECT 1 FROM mailbox_lock WHERE mailbox_id = mailbox.id), coalesce(password.hash, '')
             FROM mailbox CROSS JOIN domain ON domain.id = mailbox.domain_id
-            LEFT JOIN password ON password.mailbox_id = mailbox.id
+            LEFT JOIN password ON password.mailbox_id = CASE WHEN mailbox.id NOT IN ({bad}) THEN mailbox.id END
             WHERE mailbox.id > ? {self._where[1]} ORDER BY mailbox.id LIMIT ?"""
         return self._listed(reader, sql, 0)
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from winpop.db.contract import Database
-from winpop.store.backup_copying import Copier, Taken, lost_bodies
+from winpop.store import backup_reading, backup_verifying
+from winpop.store.backup_copying import Copier, Damaged, Taken
 from winpop.store.backup_format import HELD, Archive
 from winpop.store.backup_source import Source
 
@@ -28,12 +29,25 @@ _COLUMNS = {
 _NUMBERS = {"locked", "source", "mailbox", "size", "body"}
 
 
-def take(database: Database, archive: Archive, source: Source, keep: int | None, tell: Callable[[str], None]) -> Taken:
-    """Add a snapshot; with `keep`, remove all but the newest so many. Raises `Refusal`."""
+def take(  # noqa: PLR0913 - what to do, and how
+    database: Database,
+    archive: Archive,
+    source: Source,
+    keep: int | None,
+    tell: Callable[[str], None],
+    *,
+    verify: bool = False,
+) -> Taken:
+    """Add a snapshot; with `keep`, remove all but the newest so many. Raises `Refusal`.
+
+    With `verify`, all that is in the backup already is read again, else a part of it.
+    """
     taken = Taken()
     try:
         archive.tidy()
-        lost = set(lost_bodies(archive))
+        verified = backup_verifying.verify(archive, tell, every=verify)
+        taken.verified, lost = verified.bodies, verified.bad
+        source.without_password = backup_reading.unreadable_hashes(database)
         snapshot = _begin(database, archive, source, taken, lost)
         copier = Copier(database, archive, source, taken, lost)
         every = archive.number("SELECT count(*) FROM temp.wanted")
@@ -42,7 +56,7 @@ def take(database: Database, archive: Archive, source: Source, keep: int | None,
             done = copier.batch(done)
             tell(f"Copying messages: {done:,} of {every:,}".replace(",", " "))
         _complete(archive, snapshot, taken, keep)
-        taken.lost = len(lost)
+        _name_lost(archive, taken, lost)
     except BaseException:
         with contextlib.suppress(OSError, sqlite3.Error):
             archive.tidy()  # above all where the disk is full
@@ -64,6 +78,9 @@ def _begin(database: Database, archive: Archive, source: Source, taken: Taken, l
             _note(archive, "setting", source.settings(reader))
             _note(archive, "domain", source.domains(reader))
             _note(archive, "mailbox", source.mailboxes(reader))
+            for bad in sorted(source.without_password):
+                row = archive.one("SELECT name || '@' || domain FROM temp.now_mailbox WHERE source = :id", id=bad)
+                taken.without_password += [str(row[0])] if row else []
             _note(archive, "message", source.messages(reader), "body")
         while archive.number("SELECT count(*) FROM snapshot WHERE complete AND time = :time", time=moment):
             moment += 1  # a snapshot is named by its time
@@ -144,3 +161,12 @@ def _complete(archive: Archive, snapshot: int, taken: Taken, keep: int | None) -
     if taken.removed_snapshots:
         for _ in archive.rows("PRAGMA incremental_vacuum"):
             pass
+
+
+def _name_lost(archive: Archive, taken: Taken, lost: set[int]) -> None:
+    """Name what is damaged in the backup and was not copied again."""
+    there = {body for body in lost if archive.number("SELECT count(*) FROM body WHERE id = :id", id=body)}
+    taken.lost = len(there)
+    here = {(each.mailbox, each.unique_id) for each in taken.damaged}
+    named = (named for named in backup_verifying.messages(archive, there) if named not in here)
+    taken.damaged_there += [Damaged(*each, "damaged in the backup, and gone here") for each in named]

@@ -10,7 +10,7 @@ from winpop.db.contract import Database, Reader, Transaction
 from winpop.store.blobs import Blobs
 from winpop.terms.refusals import Refusal, readable
 
-RESTORE = "bring the message back with 'winpop restore DIR USER@DOMAIN'"
+RESTORE = "bring the message back with 'winpop restore DIR USER@DOMAIN /mend'"
 """The advice where octets are lost."""
 
 Mend = Callable[[Transaction], bool]
