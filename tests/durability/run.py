@@ -14,10 +14,12 @@ import importlib
 import json
 import os
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +124,16 @@ def _row(result: Result, sample: bool) -> dict[str, Any]:  # noqa: FBT001 - what
         "seconds": round(result.seconds, 1),
         "extent": "a sample" if sample else "all" if result.points == result.of else "a part",
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": _commit(),
         "control": "",
     }
+
+
+@cache
+def _commit() -> str:
+    """Return what the checkout is at, if it is one."""
+    command = ["git", "-C", str(PAGE.parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _control_row(which: str, result: Result) -> dict[str, Any]:
@@ -155,7 +165,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     for row in every:
         if not row["control"]:
             points = f"{row['points']:,}" if row["points"] == row["of"] else f"{row['points']:,} of {row['of']:,}"
-            run = f"{row['date']}, {row['extent']}, {row['seconds']:.0f} s"
+            run = f"{row['date']}, {row['extent']}, {row['seconds']:.0f} s, at {row['commit']}"
             lines.append(f"| {row['kind']} | {points} | {row['states']:,} | {len(row['violations'])} | {run} |")
     notes = [f"- {row['kind']}: {note}" for row in every if not row["control"] for note in row["notes"]]
     controls = ["| broken on purpose | states looked at | caught |", "|---|---:|---|"]
