@@ -36,10 +36,10 @@ from winpop.db.home import Home
 from winpop.db.sqlite import Sqlite
 
 MODES = ("lenient", "strict")
-CONTROLS = ("nosync", "nodirsync", "skipped", "normal", "early")
+CONTROLS = ("nosync", "nodirsync", "skipped", "normal", "early", "early-quit")
 """What has to be found: a disk that does not synchronise, or no directories; a program that skips directories, commits
-with `synchronous=NORMAL`, or says 250 before the commit."""
-_IN_THE_PROGRAM = ("skipped", "normal", "early")
+with `synchronous=NORMAL`, or says 250, or +OK to QUIT, before the commit."""
+_IN_THE_PROGRAM = ("skipped", "normal", "early", "early-quit")
 _TORN = 3
 """Random states beside the one in which all is forgotten, for each cut."""
 _WANTED = 500

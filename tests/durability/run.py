@@ -65,7 +65,9 @@ class Kind:
 KINDS = {
     "kill": Kind("durability.kills", "run", 60, 7200),
     "errors": Kind("durability.errors", "run", 60, 14400),
-    "power": Kind("durability.power", "run", 40, 600, ("nosync", "nodirsync", "skipped", "normal", "early")),
+    "power": Kind(
+        "durability.power", "run", 40, 600, ("nosync", "nodirsync", "skipped", "normal", "early", "early-quit")
+    ),
     "ext4": Kind("durability.blocks", "run_ext4", 25, 600, ("eatmydata", "nodirsync")),
     "xfs": Kind("durability.blocks", "run_xfs", 25, 600, ("eatmydata on xfs",)),
     "disk": Kind("durability.disk", "run", 40, 300),

@@ -160,18 +160,6 @@ def test_what_was_refused_does_not_come_true_after_a_crash(tmp_path: Path) -> No
     database.close()
 
 
-def test_a_killed_service_has_kept_its_promises() -> None:
-    result = kills.run(Extent(full=False, seed=_SEED, seconds=25))
-    assert result.violations == []
-    assert result.points > 0
-
-
-def test_an_error_of_the_disk_ends_no_service() -> None:
-    result = errors.run(Extent(full=False, seed=_SEED, seconds=25))
-    assert result.violations == []
-    assert result.points > 0
-
-
 def test_a_250_before_the_commit_is_found_by_killing() -> None:
     result = kills.control(Extent(full=False, seed=_SEED, seconds=25))
     assert any("is lost" in sentence for sentence in result.violations), result

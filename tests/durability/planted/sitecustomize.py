@@ -4,6 +4,7 @@ Python imports this by itself where its directory is in PYTHONPATH; `WINPOP_PLAN
 
     normal    commits are not synchronised (`synchronous=NORMAL`)
     early     250 is said before the commit
+    early-quit  +OK is said to QUIT before the commit
     skipped   the directories of large messages are not synchronised
 
 Invariant: a defect that cannot be planted any more, because the code has changed, ends the program that asked for it.
@@ -22,34 +23,49 @@ if planted == "normal":
         os._exit(99)
     sqlite._PRAGMAS = pragmas  # type: ignore[assignment]
 
-elif planted == "early":
+elif planted in ("early", "early-quit"):
+    from winpop.services.pop3 import Pop3Connection
     from winpop.services.smtp import SmtpConnection
-
-    deliver = SmtpConnection._deliver
+    from winpop.store.maildrops import Removed
 
     class Early:
         """A writer that says of what it was just given that it is done."""
 
-        def __init__(self, writer: Any, recipients: int) -> None:  # noqa: ANN401 - stands in for it
-            self._writer, self._recipients = writer, recipients
+        def __init__(self, writer: Any, outcome: Any) -> None:  # noqa: ANN401 - stands in for it
+            self._writer, self._outcome = writer, outcome
 
         def submit(self, work: Any, then: Any) -> None:  # noqa: ANN401 - whatever the real one takes
             """Submit, and tell at once."""
             self._writer.submit(work, lambda _: None)
-            then((True,) * self._recipients)
+            then(self._outcome)
 
-    def too_early(self: Any, envelope: Any, content: Any, **rest: Any) -> None:  # noqa: ANN401 - as the real one
-        """Deliver with such a writer."""
+    def with_early(self: Any, outcome: Any, do: Any) -> None:  # noqa: ANN401 - a connection, and what it does
+        """Do it with such a writer."""
         world, writer = self.world, self.world.writer
-        world.writer = Early(writer, len(envelope.recipients))
+        world.writer = Early(writer, outcome)
         try:
-            deliver(self, envelope, content, **rest)
+            do()
         finally:
             if not isinstance(world.writer, Early):
                 os._exit(99)
             world.writer = writer
 
-    SmtpConnection._deliver = too_early  # type: ignore[method-assign]
+    if planted == "early":
+        deliver = SmtpConnection._deliver
+
+        def too_early(self: Any, envelope: Any, content: Any, **rest: Any) -> None:  # noqa: ANN401 - as the real one
+            """Deliver with such a writer."""
+            with_early(self, (True,) * len(envelope.recipients), lambda: deliver(self, envelope, content, **rest))
+
+        SmtpConnection._deliver = too_early  # type: ignore[method-assign]
+    else:
+        update = Pop3Connection._update
+
+        def quit_too_early(self: Any, indexes: Any) -> None:  # noqa: ANN401 - as the real one
+            """Update with such a writer."""
+            with_early(self, Removed(), lambda: update(self, indexes))
+
+        Pop3Connection._update = quit_too_early  # type: ignore[method-assign]
 
 elif planted == "skipped":
     from winpop.store import blobs
