@@ -50,6 +50,7 @@ class Service:
         line = self.process.stdout.readline()
         if not line.startswith(b'{"ready"'):
             self.process.wait(READY_WITHIN)
+            self._close()
             raise AssertionError(f"not ready: {line!r} {self.log.read_text()}")
         self._clients: list[POP3] = []
         self.ports = {name: int(place.rpartition(":")[2]) for name, place in json.loads(line)["ready"].items()}

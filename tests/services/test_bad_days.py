@@ -222,3 +222,46 @@ def asks_for_data(sender: Wire) -> bytes:
     sender.ask(b"MAIL FROM:<a@b.example>")
     sender.ask(b"RCPT TO:<alice@example.com>")
     return sender.ask(b"DATA")
+
+
+def test_a_mail_root_that_is_away_is_not_made_anew_and_its_mail_is_not_called_damaged(home: Home) -> None:
+    with Service(home.path) as running:
+        running.send(ALICE, LARGE)
+        away = home.path / "away"
+        home.mail.rename(away)
+        with pop3(running, ALICE) as client:
+            assert client.ask(b"RETR 1").startswith(b"-ERR [SYS/TEMP]")
+            client.ask(b"QUIT")
+        with smtp(running) as sender:
+            begin_message(sender, ALICE)
+            sender.send(LARGE)
+            assert sender.ask(b".").startswith(b"451 ")
+    with pytest.raises(AssertionError, match="mailroot-missing"):
+        Service(home.path)
+    assert not home.mail.exists()
+    away.rename(home.mail)
+    (home.mail / "tmp").rmdir()  # as a power cut may
+    with Service(home.path) as running:
+        running.send(ALICE, LARGE)
+        assert count(running) == 2
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_home_that_has_lost_its_database_is_not_begun_anew(home: Home, left: bytes | None) -> None:
+    with Service(home.path) as running:
+        running.send(ALICE, LARGE)
+    home.database.unlink()
+    if left is not None:
+        home.database.write_bytes(left)
+    files = sorted(path for path in home.mail.rglob("*") if path.is_file())
+    with pytest.raises(AssertionError, match="database-missing"):
+        Service(home.path)
+    assert subprocess.run([*COMMAND, "--home", home.path, "check"], capture_output=True, check=False).returncode == 4
+    assert sorted(path for path in home.mail.rglob("*") if path.is_file()) == files
+
+
+def test_without_the_file_of_leases_there_is_still_one_service(home: Home) -> None:
+    with Service(home.path):
+        home.leases.unlink()
+        with pytest.raises(AssertionError, match="service-running"):
+            Service(home.path)

@@ -116,7 +116,7 @@ def _make_mail_root(home: Home, database: Database) -> None:
     settings = settings_table.load(database)
     blobs = mail_root(home, settings)
     used = settings.mailroot or database.number("SELECT EXISTS (SELECT 1 FROM body WHERE blob IS NOT NULL)")
-    if used and not blobs.is_made():
+    if used and not blobs.is_there():
         raise mail_root_missing(blobs)
     blobs.make()
 

@@ -68,8 +68,12 @@ class Blobs:
         self.root = root
         self.tmp = root / "tmp"
 
+    def is_there(self) -> bool:
+        """Tell whether this is a mail root; else it was never made, or its disk is not mounted."""
+        return (self.root / "00").is_dir()
+
     def is_made(self) -> bool:
-        """Tell whether the directories are there; else they have not been made, or their disk is not mounted."""
+        """Tell whether all directories are there; a crash may have taken the last, `tmp`."""
         return self.tmp.is_dir()
 
     def make(self) -> None:
