@@ -94,12 +94,14 @@ def test_backups_under_load_are_whole_and_the_last_is_everything(home: Home, tmp
         said.append(asked(home.path, "backup", str(kept)))
         done(home.path, "lock", BOB)
     assert all(each["kept"] for each in said[2:])
+    ledger.lock(BOB, True)
     assert ledger.violations(look_inside(home)) == []
     shown = asked(home.path, "restore", str(kept), "/list")["snapshots"]
     assert [each["messages"] for each in shown] == [each["messages"] for each in said]
     new = Home(tmp_path / "last")
     done(new.path, "restore", str(kept))
     assert look_inside(new).mail == look_inside(home).mail
+    ledger.lock(BOB, False)  # which came after the backup
     assert ledger.violations(look_inside(new)) == []
     assert blobs_and_rows_agree(new)
     whole = octets_by_unique_id(look_inside(home))

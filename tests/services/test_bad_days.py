@@ -34,6 +34,7 @@ from services.wire import (
 from winpop.db.home import Home
 from winpop.db.sqlite import Sqlite
 from winpop.directory import mailboxes
+from winpop.store.blobs import Blobs
 from winpop.terms.names import Address
 
 LARGE = HEADER + b"x" * 998 + b"\r\n" + b"y" * 400_000 + b"\r\n"
@@ -193,6 +194,7 @@ def test_on_a_full_disk_nothing_dies_nothing_is_left_and_it_goes_on_by_itself(sm
     home, root = Home(small_disk / "home"), tmp_path / "mail"
     fill(home, {ALICE: b"secret", BOB: b"secret"})
     settle(home, diskreserve="0", mailroot=str(root), sessionsperaddress="1000")
+    Blobs(root).make()
     with Service(home.path) as running, no_defect(running):
         running.send(ALICE, HEADER + b"before\r\n")
         workers = running.workers()

@@ -4,6 +4,7 @@ Invariant: whatever can be administered is a row here; a face offers nothing els
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -19,14 +20,21 @@ from winpop.admin.totals import stat
 from winpop.terms.names import Address, DomainName, parse_target
 
 
-def _late(module: str, name: str) -> Callable[..., Outcome]:
-    """Return an operation whose module is imported when it is done: it takes long, and the others start at once."""
+@dataclass(frozen=True, slots=True)
+class Late:
+    """An operation whose module is imported when it is done: that takes long, and the others start at once."""
 
-    def run(*given: Any, **named: Any) -> Outcome:  # noqa: ANN401 - whatever the operation takes
-        outcome: Outcome = getattr(import_module(module), name)(*given, **named)
-        return outcome
+    module: str
+    name: str
 
-    return run
+    def function(self) -> Callable[..., Outcome]:
+        """Return the operation's function."""
+        function: Callable[..., Outcome] = getattr(import_module(self.module), self.name)
+        return function
+
+    def __call__(self, *given: Any, **named: Any) -> Outcome:  # noqa: ANN401 - whatever the operation takes
+        """Do it."""
+        return self.function()(*given, **named)
 
 
 _TARGET = Argument("target", "DOMAIN | USER@DOMAIN", parse_target)
@@ -169,7 +177,7 @@ complete but for these.
   winpop backup /srv/backup /keep 30
   winpop backup /srv/backup /verify
   winpop backup /srv/example example.com""",
-        _late("winpop.admin.backup", "back_up"),
+        Late("winpop.admin.backup", "back_up"),
         (
             Argument("directory", "DIR", read_directory, path=True),
             Argument("target", "DOMAIN | USER@DOMAIN", parse_target, optional=True),
@@ -195,7 +203,7 @@ only damaged messages that are still there get their bodies back; nothing is add
   winpop restore /srv/backup
   winpop restore /srv/backup alice@example.com /at 2026-01-31T18:00:00Z
   winpop restore /srv/backup alice@example.com /mend""",
-        _late("winpop.admin.backup_restore", "restore"),
+        Late("winpop.admin.backup_restore", "restore"),
         (
             Argument("directory", "DIR", read_directory, path=True),
             Argument("target", "DOMAIN | USER@DOMAIN", parse_target, optional=True),
