@@ -67,7 +67,8 @@ def _choose(archive: Archive, at: int | None) -> Snapshot:
     snapshots = archive.snapshots()
     fitting = [each for each in snapshots if at is None or each.time <= at]
     if fitting:
-        return fitting[-1]
+        # The last one, or the latest by its time: the clock may have been set back between two.
+        return fitting[-1] if at is None else max(fitting, key=lambda each: each.time)
     place = readable(str(archive.directory))
     if not snapshots:
         raise Refusal("no-snapshot", f"The backup in {place} has no complete snapshot yet.")
