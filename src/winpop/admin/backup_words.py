@@ -5,22 +5,10 @@ Invariant: nothing is looked at on a disk to read them.
 
 import contextlib
 import re
-from pathlib import Path
 
 from winpop.terms.refusals import not_understood, readable
 
 _MOST = 10_000
-
-
-def read_directory(text: str) -> Path:
-    """Return the directory that is meant. Raises `Refusal` (`bad-path`)."""
-    try:
-        if text and "\0" not in text:
-            text.encode()
-            return Path(text).absolute()
-    except (OSError, UnicodeEncodeError):
-        pass  # no current directory, or a name that cannot be shown
-    raise not_understood("bad-path", f"'{readable(text)}' cannot be the path of a directory; give an absolute path.")
 
 
 def read_keep(text: str) -> int:

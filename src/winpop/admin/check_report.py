@@ -18,7 +18,6 @@ from winpop.terms.refusals import Refusal, readable
 
 SHOWN = 1000
 """Findings that are shown; the others are only counted."""
-_MENDED_BY_RESTORE = frozenset(["damaged", "body-missing", "unreadable", "body-size"])
 _TOGETHER = 200
 """Mends in one transaction."""
 _LOOKS = 0.2
@@ -150,11 +149,6 @@ class Report:
     def _notes(self, more: int, under_way: int, without: int, taken: int) -> Iterator[str]:
         if self._held:
             yield "Since the database is damaged, nothing was repaired; stop the service and bring back a backup."
-        if self._found.keys() & _MENDED_BY_RESTORE:
-            yield (
-                "'winpop restore DIR USER@DOMAIN /mend' gives damaged messages their bodies back from a backup, and "
-                "adds nothing else."
-            )
         if more:
             yield f"{_count(more, 'further finding')} not shown."
         if under_way:

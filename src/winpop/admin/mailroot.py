@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 
 from winpop.admin.contract import Work
+from winpop.admin.directories import bad_path, read_directory
 from winpop.admin.outcomes import Outcome
 from winpop.admin.running import service_stopped
 from winpop.db.contract import Database, Reader
 from winpop.db.home import not_permitted, synchronise
 from winpop.directory import settings
 from winpop.store.blobs import Blobs, unusable
-from winpop.terms.refusals import Refusal, not_understood, out_of_reach, readable
+from winpop.terms.refusals import Refusal, out_of_reach, readable
 
 _OTHERS_WRITE = 0o022
 
@@ -30,7 +31,7 @@ def move(work: Work, text: str) -> Outcome:
     `service-running`, `mail-damaged`, `mailroot-unusable`, `disk-full`.
     """
     now = settings.stored(work.transaction).get("mailroot", "")
-    old, new = Blobs(work.home.mail_root(now)), Blobs(_path(text) if text else work.home.mail)
+    old, new = Blobs(work.home.mail_root(now)), Blobs(read_directory(text) if text else work.home.mail)
     data = {"settings": [{"name": "mailroot", "value": str(new.root)}]}
     shown = readable(str(new.root))
     if _same(old.root, new.root):
@@ -47,20 +48,6 @@ def move(work: Work, text: str) -> Outcome:
     work.later.append(partial(_remove, old))
     said = "1 large message" if moved == 1 else f"{moved} large messages"
     return Outcome(f"The mail root is {shown} now, and {said} moved there.", data | {"moved": moved}, changed=True)
-
-
-def _path(text: str) -> Path:
-    try:
-        if "\0" not in text and text:
-            text.encode()
-            return Path(text).absolute()
-    except (OSError, UnicodeEncodeError):
-        pass  # no current directory, or a name that the database cannot hold
-    raise _bad_path(text)
-
-
-def _bad_path(text: str) -> Refusal:
-    return not_understood("bad-path", f"'{readable(text)}' cannot be the path of a directory; give an absolute path.")
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -86,7 +73,7 @@ def _check(old: Path, new: Path) -> bool:
     except PermissionError:
         raise not_permitted(new) from None
     except OSError:  # a file, or below one; a name that is too long
-        raise _bad_path(str(new)) from None
+        raise bad_path(str(new)) from None
     if not empty:
         raise Refusal("mailroot-not-empty", f"{shown} is not empty, so it cannot become the mail root; take another.")
     if os.name == "posix" and status.st_mode & _OTHERS_WRITE:

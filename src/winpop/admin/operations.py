@@ -10,9 +10,10 @@ from typing import Any
 
 from winpop.admin import accounts, locks, settings
 from winpop.admin.audit import audit, read_count
-from winpop.admin.backup_words import read_directory, read_keep, read_time
+from winpop.admin.backup_words import read_keep, read_time
 from winpop.admin.check import check
 from winpop.admin.contract import Argument, Operation, Switch
+from winpop.admin.directories import read_directory
 from winpop.admin.domains_and_mailboxes import add, delete, deletion_question, show
 from winpop.admin.mailboxes_from_file import add_from_file
 from winpop.admin.outcomes import Outcome

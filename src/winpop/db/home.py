@@ -93,9 +93,7 @@ class Home:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self.database.exists():
-                for parent in self.path.parents:  # else a power cut takes the home away with all that is in it
-                    with contextlib.suppress(PermissionError):  # one that may be passed through and not be read
-                        synchronise(parent)
+                synchronise_above(self.path)  # else a power cut takes the home away with all that is in it
             status = self.path.stat()
         except PermissionError:
             raise not_permitted(self.path) from None
@@ -190,6 +188,13 @@ def synchronise(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def synchronise_above(path: Path) -> None:
+    """Make the name of a directory durable, and of all above it: somebody who was killed may have made some of them."""
+    for parent in path.parents:
+        with contextlib.suppress(PermissionError):  # one that may be passed through and not be read
+            synchronise(parent)
 
 
 def not_permitted(path: Path) -> Refusal:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from winpop.db.home import synchronise
+from winpop.db.home import synchronise, synchronise_above
 from winpop.store.backup_format import APPLICATION, NAME, SCHEMA, STATEMENTS, Archive, no_backup, scope_words, unusable
 from winpop.terms.refusals import Refusal, out_of_reach, readable
 
@@ -62,14 +62,7 @@ def exists(directory: Path) -> bool:
 
 def _make(directory: Path) -> None:
     """Make the directory and an empty database where they are missing; refuse a directory that is something else."""
-    if not directory.is_dir():
-        above = next(parent for parent in directory.parents if parent.is_dir())
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for parent in directory.parents:
-            with contextlib.suppress(PermissionError):
-                synchronise(parent)
-            if parent == above:
-                break
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.name == "posix" and directory.stat().st_mode & _OTHERS_WRITE:
         raise Refusal(
             "unsafe-backup",
@@ -80,6 +73,7 @@ def _make(directory: Path) -> None:
             raise no_backup(directory)
         os.close(os.open(directory / NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         synchronise(directory)
+        synchronise_above(directory)
 
 
 def _connect(directory: Path, *, alone: bool) -> sqlite3.Connection:

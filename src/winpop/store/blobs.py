@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from winpop.db.home import synchronise
+from winpop.db.home import synchronise, synchronise_above
 from winpop.terms.refusals import Refusal, out_of_reach, readable
 
 SMALL = 128 * 1024
@@ -84,9 +84,8 @@ class Blobs:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for n in range(256):
                 (self.root / f"{n:02x}").mkdir(mode=0o700, exist_ok=True)
-            for directory in (self.root, *self.root.parents):  # all: somebody who was killed may have made some
-                with contextlib.suppress(PermissionError):  # one that may be passed through and not be read
-                    synchronise(directory)
+            synchronise(self.root)
+            synchronise_above(self.root)
             self.tmp.mkdir(mode=0o700, exist_ok=True)  # last: where it is, the others are on disk
         except OSError as error:
             raise unusable(self.root, error) from None

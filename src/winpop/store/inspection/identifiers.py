@@ -9,6 +9,7 @@ from zlib import crc32
 from winpop.store.inspection import mends
 from winpop.store.inspection.flaws import Flaw, Inspection, Letter
 from winpop.store.inspection.rows import as_integer, listing, mailboxes
+from winpop.terms.mail import UNIQUE_ID
 from winpop.terms.refusals import Refusal
 
 _IDS_AT_ONCE = 50_000
@@ -43,7 +44,7 @@ def _of_mailbox(inspection: Inspection, mailbox_id: int) -> None:
     for part in range(parts):
         seen: set[bytes] = set()
         for letter, _ in listing(inspection, mailbox_id):
-            if part == 0 and not mends.UNIQUE_ID.fullmatch(letter.unique_id):
+            if part == 0 and not UNIQUE_ID.fullmatch(letter.unique_id):
                 said = "Its unique-id is not 1 to 70 characters from ! to ~"
                 _wrong(inspection, "unique-id-bad", said, letter)
             elif crc32(letter.unique_id) % parts == part:

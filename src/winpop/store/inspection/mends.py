@@ -5,7 +5,6 @@ body. What needs a guess is not mended.
 """
 
 import os
-import re
 import secrets
 import stat
 from pathlib import Path
@@ -13,9 +12,7 @@ from pathlib import Path
 from winpop.db.contract import Reader, Transaction, Value
 from winpop.store.inspection.flaws import Letter, Mend
 from winpop.store.inspection.rows import as_integer
-
-UNIQUE_ID = re.compile(rb"[\x21-\x7e]{1,70}")  # RFC 1939 §7, UIDL
-"""The form of a unique-id."""
+from winpop.terms.mail import UNIQUE_ID
 
 
 def by_statement(sql: str, *values: Value) -> Mend:
