@@ -1,0 +1,1 @@
+"""The SASL mechanisms, the server's side, pure (RFC 4422)."""
