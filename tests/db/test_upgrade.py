@@ -98,6 +98,10 @@ def test_the_tool_upgrades_and_everything_is_as_it_was(old: Home) -> None:
     with contextlib.closing(sqlite3.connect(old.database)) as connection:
         assert connection.execute("SELECT id, unique_id FROM message ORDER BY id").fetchall() == unique_ids
         assert connection.execute("SELECT value FROM setting WHERE name = 'autologout'").fetchone() == ("900",)
+        ages = connection.execute("SELECT DISTINCT strftime('%s', 'now') - received FROM message").fetchall()
+        assert all(0 <= age < 600 for (age,) in ages), "mail counts from the upgrade on"
+        keys = connection.execute("SELECT DISTINCT scram_sha_1, scram_sha_256, secret FROM password").fetchall()
+        assert keys == [(None, None, None)]
     assert "notes" in done(old.path, "--json", "list")
     assert json.loads(done(old.path, "--json", "list"))["notes"] == []
 

@@ -14,7 +14,7 @@ from winpop.protocol import smtp
 from winpop.protocol.smtp import Ending
 from winpop.protocol.smtp.trace import trace
 from winpop.services.connection import Connection, where
-from winpop.store import sweep
+from winpop.store import downgrades, sweep
 from winpop.store.blobs import Content, Draft
 from winpop.store.delivery import deliver
 from winpop.terms.mail import Envelope
@@ -180,11 +180,11 @@ class SmtpConnection(Connection):
         draft, self._draft = self._draft, None
         assert draft is not None
         self.later()
-        if draft.in_memory:
+        if draft.is_simple:
             self._deliver(envelope, draft.finish(), plain=plain)
         else:
             placed = partial(self._placed, envelope, plain=plain)
-            self.world.in_thread(draft.finish, self.guarded(placed))
+            self.world.in_thread(lambda: downgrades.reckon(draft.finish(), self.world.blobs), self.guarded(placed))
 
     def _placed(self, envelope: Envelope, outcome: Content | BaseException, *, plain: bool) -> None:
         if isinstance(outcome, Content):

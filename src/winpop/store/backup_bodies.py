@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from winpop.db.contract import Transaction
+from winpop.store import downgrades
 from winpop.store.backup_format import Archive
 from winpop.store.blobs import PIECE, Blobs, Content, Draft, checksum
 from winpop.store.maildrops import BlobReader, Stored
@@ -27,10 +29,18 @@ class Body:
     prefix: bytes
     checksum: bytes
 
-    @property
-    def columns(self) -> tuple[int, int, str | None, bytes | None, bytes]:
-        """Its row in an installation: size, plain, blob, content, checksum."""
-        return self.content.size, int(self.plain), self.content.blob, self.content.octets, self.checksum
+    def insert(self, transaction: Transaction) -> int:
+        """Give it a row in an installation, and one for clients without UTF8 where it needs that; return its row."""
+        place = transaction.insert(
+            "INSERT INTO body (size, plain, blob, content, checksum) VALUES (?, ?, ?, ?, ?)",
+            self.content.size,
+            int(self.plain),
+            self.content.blob,
+            self.content.octets,
+            self.checksum,
+        )
+        downgrades.insert(transaction, place, self.content)
+        return place
 
 
 def fetch(archive: Archive, body: int, blobs: Blobs) -> Body:
@@ -47,7 +57,7 @@ def fetch(archive: Archive, body: int, blobs: Blobs) -> Body:
         if content.checksum(prefix) != key:
             discard(blobs, content)
             raise DamagedError("the checksum is wrong")
-    return Body(content, bool(plain), prefix, key)
+    return Body(downgrades.reckon(content, blobs), bool(plain), prefix, key)
 
 
 def discard(blobs: Blobs, content: Content) -> None:

@@ -26,7 +26,7 @@ from winpop.terms.refusals import Refusal, out_of_reach, readable
 
 NAME = "winpop-backup.db"
 APPLICATION = 0x77706270
-SCHEMA = 1
+SCHEMA = 2
 
 HELD = "first <= :snapshot AND (gone IS NULL OR gone > :snapshot)"
 """What makes a row part of a snapshot."""
@@ -42,7 +42,9 @@ STATEMENTS = (
     "CREATE TABLE domain (name TEXT NOT NULL, locked INTEGER NOT NULL, first INTEGER NOT NULL, gone INTEGER) STRICT",
     """CREATE TABLE mailbox (
          source INTEGER NOT NULL, domain TEXT NOT NULL, name TEXT NOT NULL, locked INTEGER NOT NULL,
-         hash TEXT NOT NULL, first INTEGER NOT NULL, gone INTEGER) STRICT""",
+         hash TEXT NOT NULL, first INTEGER NOT NULL, gone INTEGER,
+         scram_sha_1 TEXT NOT NULL DEFAULT '', scram_sha_256 TEXT NOT NULL DEFAULT '',
+         method INTEGER NOT NULL DEFAULT 0, account TEXT NOT NULL DEFAULT '') STRICT""",
     # The checksum is that of `winpop.store.blobs`: of the body, then the prefix.
     """CREATE TABLE body (
          id INTEGER PRIMARY KEY, checksum BLOB NOT NULL, size INTEGER NOT NULL, plain INTEGER NOT NULL,
@@ -57,6 +59,22 @@ STATEMENTS = (
     "CREATE INDEX message_by_source ON message (mailbox, source)",
     "CREATE INDEX message_by_body ON message (body)",
 )
+
+STEPS = {
+    2: tuple(
+        f"ALTER TABLE mailbox ADD COLUMN {column}"
+        for column in (
+            "scram_sha_1 TEXT NOT NULL DEFAULT ''",
+            "scram_sha_256 TEXT NOT NULL DEFAULT ''",
+            "method INTEGER NOT NULL DEFAULT 0",
+            "account TEXT NOT NULL DEFAULT ''",
+        )
+    )
+}
+"""What makes a format of the one before it: 2 has the keys of SCRAM beside a hash, and the accounts of other methods.
+
+A backup is brought to the present format when one is added to it; who only reads it takes it as it is.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +138,10 @@ class Archive:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
             raise
+
+    def schema(self) -> int:
+        """Return the number of its format; 0 for an empty database."""
+        return self.number("PRAGMA user_version")
 
     def origin(self) -> tuple[str, str]:
         """Return the installation and the scope that this is a backup of."""

@@ -13,7 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from winpop.db.home import synchronise, synchronise_above
-from winpop.store.backup_format import APPLICATION, NAME, SCHEMA, STATEMENTS, Archive, no_backup, scope_words, unusable
+from winpop.store.backup_format import (
+    APPLICATION,
+    NAME,
+    SCHEMA,
+    STATEMENTS,
+    STEPS,
+    Archive,
+    no_backup,
+    scope_words,
+    unusable,
+)
 from winpop.terms.refusals import Refusal, out_of_reach, readable
 
 _WAIT = 2.0
@@ -97,7 +107,7 @@ def _connect(directory: Path, *, alone: bool) -> sqlite3.Connection:
 
 
 def _check_schema(archive: Archive, make: tuple[str, str] | None) -> None:
-    schema, application = archive.number("PRAGMA user_version"), archive.number("PRAGMA application_id")
+    schema, application = archive.schema(), archive.number("PRAGMA application_id")
     empty = schema == application == archive.number("SELECT count(*) FROM sqlite_master") == 0
     if empty and archive.has_files():  # a new database would make them nobody's
         raise out_of_reach(
@@ -129,6 +139,18 @@ def _check_schema(archive: Archive, make: tuple[str, str] | None) -> None:
             "other-backup",
             f"The backup in {place} is of {scope_words(scope)}, not of {scope_words(make[1])}; take another directory.",
         )
+    if make is not None:
+        _bring_up(archive, schema)
+
+
+def _bring_up(archive: Archive, schema: int) -> None:
+    """Bring a backup of an earlier format to the present one."""
+    if schema < SCHEMA:
+        with archive.write():
+            for number in range(schema + 1, SCHEMA + 1):
+                for statement in STEPS[number]:
+                    archive.run(statement)
+            archive.run(f"PRAGMA user_version = {SCHEMA:d}")
 
 
 @contextlib.contextmanager

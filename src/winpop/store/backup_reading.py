@@ -15,7 +15,12 @@ _FIND = """
            body.size, CAST(body.checksum AS BLOB)
     FROM message LEFT JOIN body ON body.id = message.body_id WHERE message.id = ?"""
 _LISTED = "SELECT count(*) FROM message INDEXED BY message_of_mailbox WHERE mailbox_id = ? AND id = ?"
-_HASH = "SELECT mailbox_id, CAST(hash AS BLOB) FROM password WHERE"
+_KEYS = "coalesce(CAST(scram_sha_1 AS BLOB), x''), coalesce(CAST(scram_sha_256 AS BLOB), x'')"
+_LOGONS = (
+    f"SELECT mailbox_id, CAST(hash AS BLOB), {_KEYS} FROM password WHERE",
+    "SELECT mailbox_id, CAST(identifier AS BLOB), iif(typeof(method) = 'integer', x'', NULL) FROM account WHERE",
+)
+"""What a mailbox has to be logged on to with: texts, all but the first column."""
 _ROWS = 5000
 
 
@@ -64,31 +69,34 @@ def prefix_of(database: Database, identifier: int) -> bytes | None:
     return row[0] if row is not None and isinstance(row[0], bytes) else None
 
 
-def unreadable_hashes(database: Database) -> frozenset[int]:
-    """Return the mailboxes whose password hashes cannot be read."""
+def unreadable_logons(database: Database) -> frozenset[int]:
+    """Return the mailboxes whose password hashes, SCRAM keys or accounts cannot be read."""
+    return frozenset(mailbox for sql in _LOGONS for mailbox in _unreadable(database, sql))
+
+
+def _unreadable(database: Database, sql: str) -> set[int]:
     bad, last = set(), 0
     try:
-        sql = f"{_HASH} mailbox_id > ? ORDER BY mailbox_id LIMIT {_ROWS}"
-        while rows := database.all(sql, last):
-            bad |= {int(str(mailbox)) for mailbox, value in rows if not _is_text(value)}
+        while rows := database.all(f"{sql} mailbox_id > ? ORDER BY mailbox_id LIMIT {_ROWS}", last):
+            bad |= {int(str(mailbox)) for mailbox, *values in rows if not all(map(_is_text, values))}
             last = int(str(rows[-1][0]))
     except Refusal as refusal:
         bear(database, refusal)
-        bad |= {mailbox for mailbox in _mailboxes(database) if not _has_readable_hash(database, mailbox)}
-    return frozenset(bad)
+        bad |= {mailbox for mailbox in _mailboxes(database) if not _is_readable(database, sql, mailbox)}
+    return bad
 
 
 def _mailboxes(database: Database) -> list[int]:
     return [int(str(row[0])) for row in database.all("SELECT id FROM mailbox")]
 
 
-def _has_readable_hash(database: Database, mailbox: int) -> bool:
+def _is_readable(database: Database, sql: str, mailbox: int) -> bool:
     try:
-        row = database.one(f"{_HASH} mailbox_id = ?", mailbox)
+        row = database.one(f"{sql} mailbox_id = ?", mailbox)
     except Refusal as refusal:
         bear(database, refusal)
         return False
-    return row is None or _is_text(row[1])
+    return row is None or all(map(_is_text, row[1:]))
 
 
 def _is_text(value: Value) -> bool:

@@ -3,11 +3,13 @@
 Invariant: nothing is removed and nothing newer is changed. A message is added where its unique-id is missing, under the
 row identifier that it had if this is its installation and the identifiers of all that its mailbox lacks are free, so
 that it stands where it stood; otherwise behind what is there, in order. A message that is there and is no longer what
-came in gets its body back, in a row of its own: what is damaged is not written to. Bodies are placed before the
+came in gets its body back, in a row of its own: what is damaged is not written to. The age of an added message counts
+from its restoring. Bodies are placed before the
 transaction of the rows that name them, which looks that they are still there; so a restore that was cut off has added
 some messages, whole, and goes on when it is run again.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,7 +18,7 @@ from winpop.db.contract import Database, Reader, Transaction
 from winpop.db.home import Home
 from winpop.directory import settings
 from winpop.directory.mailboxes import Mailbox
-from winpop.store import backup_reading, sweep
+from winpop.store import backup_logons, backup_reading, sweep
 from winpop.store.backup_bodies import Body, DamagedError, discard, fetch, is_sound
 from winpop.store.backup_copying import Damaged
 from winpop.store.backup_format import HELD, Archive
@@ -72,6 +74,8 @@ class Restorer:
         self._batch: list[_Missing] = []
         self._bodies: dict[int, Body] = {}
         """What the batch brings, by its number in the backup."""
+        self._logons: list[tuple[int, backup_logons.Logon]] = []
+        """What the batch brings to mailboxes to be logged on to with, by their identifiers."""
         self._octets = 0
         self._shared: dict[int, int] = {}
         """Where bodies with several messages are in the installation, by their number in the backup."""
@@ -84,7 +88,15 @@ class Restorer:
         return said.added + said.present + len(said.mended) + len(said.damaged) + len(self._batch)
 
     def mailbox(self, source: int, mailbox: Mailbox, tell: Callable[[], None], *, add: bool) -> None:
-        """Bring the mail of the mailbox back that was `source`; without `add`, only bodies of what is there."""
+        """Bring the mail of the mailbox back that was `source`; without `add`, only bodies of what is there.
+
+        With `add` also what it is logged on to with, where that is missing.
+        """
+        logon = backup_logons.find(self._archive, self._snapshot, source) if add else None
+        if logon is not None:
+            self._logons.append((mailbox.id, logon))
+            if len(self._logons) >= _ROWS:
+                self.finish()
         there = self._there(mailbox)
         stays = (
             self._own
@@ -154,11 +166,13 @@ class Restorer:
 
     def finish(self) -> None:
         """Commit what was gathered. Raises `Refusal`."""
-        if not self._batch:
+        if not self._batch and not self._logons:
             return
         try:
             with self._database.write() as transaction:
                 self._check_files(transaction, self._bodies.values())
+                for mailbox_id, logon in self._logons:
+                    logon.bring(transaction, mailbox_id)
                 bodies, vanished, unused = self._insert(transaction)
         except Refusal as refusal:
             if refusal.code not in ("disk-full", "database-busy"):
@@ -170,31 +184,34 @@ class Restorer:
         self.restored.vanished |= {str(each.mailbox.address) for each in self._batch if each.mailbox.id in vanished}
         self._shared |= {body: place for body, place in bodies.items() if self._is_shared(body)}
         sweep.discard(self._database, self._blobs, unused)
-        self._batch, self._bodies, self._octets = [], {}, 0
+        self._batch, self._logons, self._bodies, self._octets = [], [], {}, 0
 
     def abandon(self) -> None:
         """Remove the files of what was not committed, above all where the disk is full."""
         for body in self._bodies.values():
             discard(self._blobs, body.content)
-        self._batch, self._bodies = [], {}
+        self._batch, self._logons, self._bodies = [], [], {}
 
     def _insert(self, transaction: Transaction) -> tuple[dict[int, int], set[int], list[str]]:
         """Insert the batch; return where the bodies are, the mailboxes that are gone, and the blobs nobody needs."""
         places: dict[int, int] = {}
         mailboxes = {missing.mailbox.id for missing in self._batch}
         sql = "SELECT count(*) FROM mailbox WHERE id = ?"
+        now = int(time.time())
         vanished = {mailbox for mailbox in mailboxes if not transaction.number(sql, mailbox)}
         for missing in self._batch:
             if missing.mailbox.id not in vanished:
                 place, prefix = self._place(transaction, missing.body, places)
                 transaction.insert(
-                    "INSERT INTO message (id, mailbox_id, body_id, unique_id, size, prefix) VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO message (id, mailbox_id, body_id, unique_id, size, prefix, received) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
                     missing.identifier,
                     missing.mailbox.id,
                     place,
                     missing.unique_id,
                     missing.size,
                     prefix,
+                    now,
                 )
         blobs = [body.content.blob for number, body in self._bodies.items() if number not in places]
         unused = [name for name in blobs if name is not None]
@@ -214,8 +231,7 @@ class Restorer:
             except DamagedError as error:
                 raise out_of_reach("backup-damaged", f"A message changed meanwhile ({error}); restore again.") from None
         found = self._bodies[body]
-        sql = "INSERT INTO body (size, plain, blob, content, checksum) VALUES (?, ?, ?, ?, ?)"
-        places[body] = transaction.insert(sql, *found.columns)
+        places[body] = found.insert(transaction)
         return places[body], found.prefix
 
     # --- what is there ---
@@ -278,8 +294,7 @@ class Restorer:
                 blob = transaction.one(f"SELECT CAST(blob AS BLOB) {_UNUSED}", old, identifier) if drop else None
                 if blob is not None:
                     unused = [blob[0].decode("ascii", "replace") if isinstance(blob[0], bytes) else None]
-                sql = "INSERT INTO body (size, plain, blob, content, checksum) VALUES (?, ?, ?, ?, ?)"
-                place = transaction.insert(sql, *body.columns)
+                place = body.insert(transaction)
                 sql = "UPDATE message SET body_id = ?, prefix = ?, size = ? WHERE id = ?"
                 transaction.run(sql, place, body.prefix, size, identifier)
                 if blob is not None:

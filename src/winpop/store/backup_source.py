@@ -10,6 +10,7 @@ from typing import Any
 from winpop.db.contract import Reader
 from winpop.db.home import Home
 from winpop.directory import domains, mailboxes, settings
+from winpop.store import clock
 from winpop.store.blobs import Blobs
 from winpop.store.maildrops import BlobReader, Stored
 from winpop.terms.names import Address, DomainName
@@ -28,7 +29,7 @@ class Source:
         self._where: tuple[str, ...] = ("", "", "")
         self._narrow: tuple[int, ...] = ()
         self.without_password: frozenset[int] = frozenset()
-        """Mailboxes whose password hashes cannot be read; they are listed as if they had none."""
+        """Mailboxes whose passwords or accounts cannot be read; they are listed as if they had none."""
 
     def find(self, reader: Reader) -> None:
         """Look the target up. Raises `Refusal` (`no-such-domain`, `no-such-mailbox`)."""
@@ -43,7 +44,8 @@ class Source:
 
     def settings(self, reader: Reader) -> Iterable[tuple[Any, ...]]:
         """Return the settings that were set; those of a part of the server are none."""
-        return settings.stored(reader).items() if self._target is None else ()
+        stored = settings.stored(reader) if self._target is None else {}
+        return [(name, value) for name, value in stored.items() if name != clock.NAME]
 
     def domains(self, reader: Reader) -> Iterator[tuple[Any, ...]]:
         """Yield name and lock."""
@@ -52,13 +54,16 @@ class Source:
         yield from (row[1:] for row in self._listed(reader, sql, 0))
 
     def mailboxes(self, reader: Reader) -> Iterator[tuple[Any, ...]]:
-        """Yield identifier, domain, name, own lock and password hash."""
+        """Yield identifier, domain, name, own lock, password hash, SCRAM keys, and method and name of an account."""
         bad = ", ".join(f"{mailbox:d}" for mailbox in self.without_password)  # not even looked at
         sql = f"""
             SELECT mailbox.id, domain.name, mailbox.name,
-                   EXISTS (SELECT 1 FROM mailbox_lock WHERE mailbox_id = mailbox.id), coalesce(password.hash, '')
+                   EXISTS (SELECT 1 FROM mailbox_lock WHERE mailbox_id = mailbox.id), coalesce(password.hash, ''),
+                   coalesce(password.scram_sha_1, ''), coalesce(password.scram_sha_256, ''),
+                   coalesce(account.method, 0), coalesce(account.identifier, '')
             FROM mailbox CROSS JOIN domain ON domain.id = mailbox.domain_id
             LEFT JOIN password ON password.mailbox_id = CASE WHEN mailbox.id NOT IN ({bad}) THEN mailbox.id END
+            LEFT JOIN account ON account.mailbox_id = CASE WHEN mailbox.id NOT IN ({bad}) THEN mailbox.id END
             WHERE mailbox.id > ? {self._where[1]} ORDER BY mailbox.id LIMIT ?"""
         return self._listed(reader, sql, 0)
 

@@ -22,11 +22,11 @@ from winpop.store.backup_source import Source
 _COLUMNS = {
     "setting": ("name", "value"),
     "domain": ("name", "locked"),
-    "mailbox": ("source", "domain", "name", "locked", "hash"),
+    "mailbox": ("source", "domain", "name", "locked", "hash", "scram_sha_1", "scram_sha_256", "method", "account"),
     "message": ("mailbox", "source", "unique_id", "size"),
 }
 
-_NUMBERS = {"locked", "source", "mailbox", "size", "body"}
+_NUMBERS = {"locked", "source", "mailbox", "size", "body", "method"}
 
 
 def take(  # noqa: PLR0913 - what to do, and how
@@ -47,7 +47,7 @@ def take(  # noqa: PLR0913 - what to do, and how
         archive.tidy()
         verified = backup_verifying.verify(archive, tell, every=verify)
         taken.verified, lost = verified.bodies, verified.bad
-        source.without_password = backup_reading.unreadable_hashes(database)
+        source.without_password = backup_reading.unreadable_logons(database)
         snapshot = _begin(database, archive, source, taken, lost)
         copier = Copier(database, archive, source, taken, lost)
         every = archive.number("SELECT count(*) FROM temp.wanted")

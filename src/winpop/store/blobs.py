@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from winpop.db.home import synchronise, synchronise_above
+from winpop.protocol.downgrade import header_of
 from winpop.terms.refusals import Refusal, out_of_reach, readable
 
 SMALL = 128 * 1024
@@ -35,12 +36,16 @@ _READ = os.O_RDONLY | _ALWAYS
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A finished body: its size, and either its octets or the name of its blob and what was hashed of it so far."""
+    """A finished body: its size, and either its octets or the name of its blob and what was hashed of it so far.
+
+    `downgraded` is its size for clients without UTF8, where `downgrades.reckon` has found that to be another body.
+    """
 
     size: int
     octets: bytes | None
     blob: str | None
     hashed: "hashlib._Hash | None" = None
+    downgraded: int | None = None
 
     def checksum(self, prefix: bytes) -> bytes | None:
         """Return the checksum of a message with this body and this prefix; None where the body was not hashed."""
@@ -139,6 +144,11 @@ class Draft:
     def in_memory(self) -> bool:
         """Tell whether the draft has no file."""
         return self._descriptor < 0
+
+    @property
+    def is_simple(self) -> bool:
+        """Tell whether there is no file, and nothing that has to be reckoned for clients without UTF8."""
+        return self.in_memory and header_of(b"".join(self._pieces)).isascii()
 
     def write(self, data: bytes) -> None:
         """Append. Raises `Refusal` (`disk-full`, `mailroot-unusable`)."""

@@ -1,14 +1,17 @@
 """Delivery: a finished body becomes one message for each recipient, in the caller's transaction.
 
 Invariant: all recipients whose mailboxes exist get the message, or (the transaction failing) none. A lock does not
-stop delivery: mail for a locked mailbox or domain is there after the unlock.
+stop delivery: mail for a locked mailbox or domain is there after the unlock. The time of a message is that of the
+server's clock at the delivery; its age counts from there.
 """
 
 import secrets
+import time
 from collections.abc import Sequence
 
 from winpop.db.contract import Transaction
 from winpop.directory import mailboxes
+from winpop.store import downgrades
 from winpop.store.blobs import Content
 from winpop.terms.names import Address
 
@@ -34,14 +37,18 @@ def deliver(
             content.octets,
             content.checksum(prefix),
         )
+        downgrades.insert(transaction, body, content)
+        received = int(time.time())
         for mailbox_id in found.values():
             transaction.insert(
-                "INSERT INTO message (mailbox_id, body_id, unique_id, size, prefix) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO message (mailbox_id, body_id, unique_id, size, prefix, received) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
                 mailbox_id,
                 body,
                 secrets.token_urlsafe(16),
                 len(prefix) + content.size,
                 prefix,
+                received,
             )
     elif content.blob is not None:
         transaction.run("INSERT INTO discarded_blob (name) VALUES (?)", content.blob)

@@ -2,24 +2,39 @@
 
 Invariant: `expunge` removes exactly the messages that it is given, and only while the mailbox exists and is not
 locked; the check and the removal are one transaction, so a lock that was set before a QUIT is never too late. A
-damaged value in a row is no other message's trouble: it is listed, and given out as damaged.
+damaged value in a row is no other message's trouble: it is listed, and given out as damaged. What is listed for
+clients without UTF8 are the sizes of the messages as they get them (RFC 6858 §4).
 """
 
 import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from winpop.db.contract import Reader, Transaction, Value
 from winpop.directory import mailboxes
 from winpop.directory.mailboxes import Mailbox
+from winpop.store import downgrades
 from winpop.store.blobs import PIECE, Blobs, checksum
 from winpop.terms.mail import UNIQUE_ID, Listing
 
-_SIZE = "iif(typeof(message.size) = 'integer' AND message.size BETWEEN 0 AND 0xFFFFFFFFFF, message.size, 0)"
-"""The octets of a message; 0 where the row has no number of them, or one that no message has."""
+
+def _number(size: str) -> str:
+    """Return a number of octets; 0 where the row has none, or one that no message has."""
+    return f"iif(typeof({size}) = 'integer' AND {size} BETWEEN 0 AND 0xFFFFFFFFFF, {size}, 0)"
+
+
+_SIZE = _number("message.size")
+_LIST = f"SELECT id, {_SIZE}, CAST(unique_id AS BLOB) FROM message WHERE mailbox_id = ? ORDER BY id"
+_LIST_DOWNGRADED = f"""
+    SELECT message.id, {_number("(message.size + coalesce(downgrade.size - body.size, 0))")},
+           CAST(message.unique_id AS BLOB)
+    FROM message LEFT JOIN downgrade ON downgrade.body_id = message.body_id
+    LEFT JOIN body ON body.id = downgrade.body_id
+    WHERE message.mailbox_id = ? ORDER BY message.id
+"""
 _BLOB = re.compile(rb"[0-9a-f]{32}")
 _ALL_LEGAL = re.compile(rb"%b(?:\n%b)*" % (UNIQUE_ID.pattern, UNIQUE_ID.pattern))
 _DOTTED = re.compile(rb"\n\.")  # 1 ns an octet; `in` takes twice that
@@ -39,7 +54,8 @@ class Stored:
     """A message as it lies in the store: `prefix`, then `octets`, or the blob of that name.
 
     `size` is the body's. `plain` promises that no line begins with a dot; of a blob only its `BlobReader` knows whether
-    that is true. `checksum` is None for what came in before there were checksums.
+    that is true. `checksum` is None for what came in before there were checksums. `international`: clients without
+    UTF8 get another body, and of that the size was listed to them.
     """
 
     prefix: bytes
@@ -48,6 +64,21 @@ class Stored:
     blob: str | None
     size: int
     checksum: bytes | None
+    international: bool = False
+    with_ascii_header: bool = False
+    """It shall be given out as clients without UTF8 get it; a `BlobReader` sees to that."""
+
+    def downgraded(self) -> "Stored":
+        """Return the message as clients without UTF8 get it. Octets are looked at whether they are `damaged` before.
+
+        A long header takes a while: not for an event loop.
+        """
+        if not self.international:
+            return self
+        if self.octets is None:
+            return replace(self, with_ascii_header=True)
+        octets = downgrades.downgraded(self.octets)
+        return replace(self, octets=octets, size=len(octets), checksum=None, international=False)
 
     @property
     def damaged(self) -> bool:
@@ -68,7 +99,8 @@ def _octets(column: str) -> str:
 _FIND = f"""
     SELECT message.mailbox_id, CAST(message.unique_id AS BLOB), typeof(message.size) = 'integer',
            {_octets("message.prefix")}, body.plain IS 1, {_octets("body.content")}, CAST(body.blob AS BLOB),
-           iif(typeof(body.size) = 'integer', body.size, -1), {_octets("body.checksum")}
+           iif(typeof(body.size) = 'integer', body.size, -1), {_octets("body.checksum")},
+           EXISTS (SELECT 1 FROM downgrade WHERE body_id = body.id)
     FROM message JOIN body ON body.id = message.body_id WHERE message.id = ?
 """
 
@@ -86,11 +118,9 @@ class Removed:
     missing: bool = False
 
 
-def open_maildrop(reader: Reader, mailbox_id: int) -> Maildrop:
-    """Return what there is now, oldest first."""
-    rows = reader.all(
-        f"SELECT id, {_SIZE}, CAST(unique_id AS BLOB) FROM message WHERE mailbox_id = ? ORDER BY id", mailbox_id
-    )
+def open_maildrop(reader: Reader, mailbox_id: int, *, utf8: bool = True) -> Maildrop:
+    """Return what there is now, oldest first; without `utf8` with the sizes of what `Stored.downgraded` gives out."""
+    rows = reader.all(_LIST if utf8 else _LIST_DOWNGRADED, mailbox_id)
     if not rows:
         return Maildrop(mailbox_id, (), Listing())
     messages, sizes, unique_ids = zip(*rows, strict=True)
@@ -121,7 +151,7 @@ def find(reader: Reader, message: int, mailbox_id: int = 0, unique_id: str = "")
     row = reader.one(_FIND, message)
     if row is None:
         return None
-    owner, named, sized, prefix, plain, octets, blob, size, kept = row
+    owner, named, sized, prefix, plain, octets, blob, size, kept, international = row
     if mailbox_id and (owner != mailbox_id or not _may_be(_shown(message, named), unique_id, f"damaged-{message}")):
         return _NOT_ONE
     if (
@@ -133,10 +163,10 @@ def find(reader: Reader, message: int, mailbox_id: int = 0, unique_id: str = "")
     ):
         return _NOT_ONE
     if octets is not None:
-        return Stored(prefix, bool(plain) and not _dotted(octets), octets, None, size, kept)
+        return Stored(prefix, bool(plain) and not _dotted(octets), octets, None, size, kept, bool(international))
     if not isinstance(blob, bytes) or not _BLOB.fullmatch(blob):
         return _NOT_ONE
-    return Stored(prefix, bool(plain), None, blob.decode("ascii"), size, kept)
+    return Stored(prefix, bool(plain), None, blob.decode("ascii"), size, kept, bool(international))
 
 
 def _may_be(one: str, other: str, damaged: str) -> bool:
@@ -153,7 +183,7 @@ class BlobReader:
     """The bytes of a blob, piece by piece; each call reads from disk, so it belongs in a thread.
 
     All of it is read and compared before the first piece is given out: what a client has begun to read cannot be
-    taken back.
+    taken back. The first piece of a message `with_ascii_header` has all of the header, downgraded.
     """
 
     def __init__(self, blobs: Blobs, stored: Stored) -> None:
@@ -161,10 +191,13 @@ class BlobReader:
         assert stored.blob is not None
         self.plain = stored.plain
         """Whether no line begins with a dot."""
+        self._first = b""
         self._descriptor = blobs.open(stored.blob)
         try:
             self._left = os.fstat(self._descriptor).st_size
             self._compare(stored)
+            if stored.with_ascii_header:
+                self._first = downgrades.downgraded(downgrades.beginning(self._read))
         except BaseException:
             self.close()
             raise
@@ -192,11 +225,15 @@ class BlobReader:
 
     def read(self) -> tuple[bytes, bool]:
         """Return the next piece and whether it is the last. Raises `OSError`."""
+        data, self._first = self._first or self._read(), b""
+        return data, self._left <= 0
+
+    def _read(self) -> bytes:
         data = os.read(self._descriptor, PIECE)
         self._left -= len(data)
         if not data and self._left > 0:
             raise OSError("a blob is shorter than it was")
-        return data, self._left <= 0
+        return data
 
     def close(self) -> None:
         """Close the file; harmless when it is closed."""

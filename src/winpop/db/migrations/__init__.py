@@ -32,5 +32,5 @@ def apply(transaction: Transaction, schema: int) -> None:
             transaction.run(f"PRAGMA user_version = {number:d}")
 
 
-LATEST = 2
+LATEST = 3
 """The number of the last step, so that an up-to-date database is known without reading the steps."""
