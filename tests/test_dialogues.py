@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dialogues.dialogue import Cut, Dialogue, PurePeer, SocketPeer, hold, read
-from dialogues.world import HOSTNAME, Deliveries, Maildrops
+from dialogues.world import HOSTNAME, Deliveries, Maildrops, offer
 from winpop.protocol import pop3, smtp
 
 HERE = Path(__file__).parent / "dialogues"
@@ -29,8 +29,8 @@ def pure_peer(dialogue: Dialogue) -> Pop3Peer | SmtpPeer:
 
 
 def pop3_peer(dialogue: Dialogue) -> Pop3Peer:
-    session = pop3.Session(pop3.Limits(), plaintext="stranger" not in dialogue.directives)
-    return PurePeer(session, Maildrops().answers, pop3.Ending)
+    session = pop3.Session(pop3.Limits(), offer(dialogue.directives))
+    return PurePeer(session, Maildrops(dialogue.directives).answers, pop3.Ending, handshake=pop3.StartTls)
 
 
 def smtp_peer(dialogue: Dialogue) -> SmtpPeer:
@@ -70,6 +70,24 @@ def test_over_a_socket(dialogue: Dialogue, dialogue_server: tuple[str, dict[str,
     host, ports = dialogue_server
     stranger = "stranger" in dialogue.directives
     with SocketPeer(host, ports[dialogue.protocol + "-stranger" * stranger]) as peer:
+        hold(dialogue, peer, whole)
+
+
+@pytest.mark.parametrize(
+    "dialogue",
+    [
+        pytest.param(dialogue, id=name)
+        for name, dialogue in DIALOGUES.items()
+        if dialogue.protocol == "pop3"
+        and not dialogue.pure_only
+        and dialogue.directives.isdisjoint({"stranger", "clear"})
+        and all(step.kind != "T:" for step in dialogue.steps)
+    ],
+)
+def test_over_tls_from_the_beginning(dialogue: Dialogue, dialogue_server: tuple[str, dict[str, int]]) -> None:
+    """RFC 8314 §3: the same dialogue, only that nobody else can read it."""
+    host, ports = dialogue_server
+    with SocketPeer(host, ports["pop3s"], tls=True) as peer:
         hold(dialogue, peer, whole)
 
 

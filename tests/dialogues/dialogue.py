@@ -4,19 +4,24 @@ r"""Dialogues as text files, in the notation of RFC 1939 §10: read here, and he
     #! pure               only without a network: it needs a world that no real server can be in
     #! uncut              not at every cut: what the server does depends on what came in together
     #! stranger           the server takes no password in clear from this client
-    C: text               the client sends this and CRLF
+    #! clear              what the server says over TLS from the beginning is something else
+    #! digests            the server offers every mechanism, and APOP; what it makes up is known, so no real one does it
+    C: text               the client sends this and CRLF; `{...}` in it is sent in base64, Python's escapes allowed
     C| text               the client sends exactly this, Python's escapes allowed: \r\n \x00 \xff
-    S: text               the server's next line; `...` in it stands for any run of characters
+    S: text               the server's next line; `...` in it stands for any run of characters, `{...}` as above
     S| text               the server's next line exactly, CRLF included, Python's escapes allowed
+    T:                    client and server make their TLS handshake now
     X:                    the server closes the connection now
     E: NAME               the session is ended from outside with Ending.NAME; not over a network
 
 Invariant: a dialogue holds only when nothing that the server says is left unread.
 """
 
+import base64
 import contextlib
 import re
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -24,7 +29,7 @@ from pathlib import Path
 from typing import Generic, Protocol, Self, TypeVar
 
 CRLF = b"\r\n"
-DIRECTIVES = frozenset({"pure", "stranger", "uncut"})
+DIRECTIVES = frozenset({"clear", "digests", "pure", "stranger", "uncut"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class Dialogue:
     @property
     def pure_only(self) -> bool:
         """Tell whether a real server cannot hold this dialogue."""
-        return "pure" in self.directives or any(step.kind == "E:" for step in self.steps)
+        return not self.directives.isdisjoint({"pure", "digests"}) or any(step.kind == "E:" for step in self.steps)
 
     @property
     def cuts(self) -> Iterator[tuple[int, int]]:
@@ -68,12 +73,10 @@ def read(path: Path) -> Dialogue:
             directives.update([text] if kind == "#!" else [])
         elif line != line.rstrip() or line[2:3] not in ("", " "):
             raise ValueError(f"{where}: white space that nobody sees, or that is missing after {kind}")
-        elif kind in ("C:", "S:", "X:", "E:"):
-            data = text.encode()
-            steps.append(Step(kind, data + CRLF if kind in ("C:", "S:") else data, where))
+        elif kind in ("C:", "S:", "T:", "X:", "E:"):
+            steps.append(Step(kind, _encoded(text) + CRLF if kind in ("C:", "S:") else text.encode(), where))
         elif kind in ("C|", "S|"):
-            data = text.encode("ascii").decode("unicode_escape").encode("latin-1")
-            steps.append(Step("C:" if kind == "C|" else kind, data, where))
+            steps.append(Step("C:" if kind == "C|" else kind, _unescaped(text), where))
         else:
             raise ValueError(f"{where}: this is no line of a dialogue")
     if not steps:
@@ -85,6 +88,14 @@ def read(path: Path) -> Dialogue:
     return Dialogue(path.parent.name, tuple(steps), frozenset(directives))
 
 
+def _encoded(text: str) -> bytes:
+    return re.sub(rb"\{([^}]*)\}", lambda match: base64.b64encode(_unescaped(match[1].decode())), text.encode())
+
+
+def _unescaped(text: str) -> bytes:
+    return text.encode().decode("unicode_escape").encode("latin-1")
+
+
 class Peer(Protocol):
     """The server, as a client sees it."""
 
@@ -93,6 +104,9 @@ class Peer(Protocol):
 
     def read_line(self) -> bytes:
         """Return the server's next line with its CRLF; what there is of it when no more will come."""
+
+    def start_tls(self) -> None:
+        """Make the client's side of the TLS handshake."""
 
     def at_end(self) -> bool:
         """Tell whether the server has closed and left nothing unread."""
@@ -115,6 +129,8 @@ def hold(dialogue: Dialogue, peer: Peer, cut: Cut) -> None:
             case "X:":
                 assert peer.at_end(), f"{step.where}\nthe server has not closed, or has said more"
                 return
+            case "T:":
+                peer.start_tls()
             case "E:":
                 assert isinstance(peer, PurePeer)
                 peer.end(step.data.decode())
@@ -143,7 +159,9 @@ EndingT = TypeVar("EndingT", bound=Enum)
 class PureSession(Protocol[NeedT_co, AnswerT_contra, EndingT_contra]):
     """The doors that all our sessions have (winpop.protocol)."""
 
-    closed: bool
+    @property
+    def closed(self) -> bool:
+        """Tell whether no further reply will come."""
 
     def receive(self, data: bytes, /) -> None:
         """Take bytes from the client."""
@@ -164,7 +182,8 @@ class PureSession(Protocol[NeedT_co, AnswerT_contra, EndingT_contra]):
 class PurePeer(Generic[NeedT, AnswerT, EndingT]):
     """A pure session whose needs are answered at once.
 
-    `answers` gives the answers to one need in turn, of which a session takes as many as it wants.
+    `answers` gives the answers to one need in turn, of which a session takes as many as it wants. A need of the type
+    `handshake` waits for the client.
     """
 
     def __init__(
@@ -172,10 +191,13 @@ class PurePeer(Generic[NeedT, AnswerT, EndingT]):
         session: PureSession[NeedT, AnswerT, EndingT],
         answers: Callable[[NeedT], Iterator[AnswerT]],
         endings: type[EndingT],
+        *,
+        handshake: type | None = None,
     ) -> None:
         self.session = session
         self.answers = answers
         self.endings = endings
+        self.handshake = handshake
         self.said = b""
         self.unread = b""
         self._drive()
@@ -183,13 +205,21 @@ class PurePeer(Generic[NeedT, AnswerT, EndingT]):
     def _drive(self) -> None:
         session = self.session
         while self._listen() or session.needs() is not None:
+            if self._waits():
+                return
             need = session.needs()
             if need is not None:
-                for answer in self.answers(need):
-                    session.supply(answer)
-                    self._listen()
-                    if session.needs() is not need:
-                        break
+                self._answer(need)
+
+    def _waits(self) -> bool:
+        return self.handshake is not None and isinstance(self.session.needs(), self.handshake)
+
+    def _answer(self, need: NeedT) -> None:
+        for answer in self.answers(need):
+            self.session.supply(answer)
+            self._listen()
+            if self.session.needs() is not need:
+                break
 
     def _listen(self) -> bool:
         data = self.session.to_send()
@@ -203,6 +233,14 @@ class PurePeer(Generic[NeedT, AnswerT, EndingT]):
 
     def end(self, name: str) -> None:
         self.session.end(self.endings[name])
+        self._drive()
+
+    def start_tls(self) -> None:
+        assert self._waits(), "the server does not wait for a handshake"
+        assert not self.unread, f"said before the handshake: {self.unread!r}"
+        need = self.session.needs()
+        assert need is not None
+        self._answer(need)
         self._drive()
 
     def read_line(self) -> bytes:
@@ -220,16 +258,25 @@ class PurePeer(Generic[NeedT, AnswerT, EndingT]):
 class SocketPeer:
     """A real server. Each of its doors fails when the server is silent for ten seconds."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, tls: bool = False) -> None:
         self._socket = socket.create_connection((host, port), timeout=10)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._unread = b""
+        if tls:
+            self.start_tls()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+
+    def start_tls(self) -> None:
+        assert not self._unread, f"said before the handshake: {self._unread!r}"
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # a self-signed certificate, made at the first start
+        self._socket = context.wrap_socket(self._socket)
 
     def send(self, data: bytes) -> None:
         # The server may close in the middle of what it does not like; S: or X: will tell.
@@ -249,6 +296,11 @@ class SocketPeer:
         return not self._unread and not self._receive()
 
     def leave(self) -> bytes:
+        if isinstance(self._socket, ssl.SSLSocket):  # which cannot be closed by halves: what more is said comes at once
+            self._socket.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                self._unread += self._socket.recv(65536)
+            return self._unread
         self._socket.shutdown(socket.SHUT_WR)
         while data := self._receive():
             self._unread += data
@@ -257,5 +309,5 @@ class SocketPeer:
     def _receive(self) -> bytes:
         try:
             return self._socket.recv(65536)
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLEOFError):
             return b""  # closed before it had read all that was sent

@@ -26,6 +26,7 @@ from fuzz.chosen import law
 from fuzz.fence import fence
 from winpop.admin import mailroot
 from winpop.admin.contract import Work
+from winpop.admin.directories import read_directory
 from winpop.admin.operations import OPERATIONS
 from winpop.admin.outcomes import Outcome
 from winpop.auth import passwords
@@ -126,7 +127,7 @@ def _fenced(scratch: _Scratch, given_octets: bytes) -> Iterator[None]:
         return contextlib.nullcontext(io.BytesIO(given_octets))
 
     def move(_work: Work, text: str) -> Outcome:
-        return Outcome(f"It would be {mailroot._path(text)!s}." if text else "It would be the usual one.")
+        return Outcome(f"It would be {read_directory(text)!s}." if text else "It would be the usual one.")
 
     with contextlib.ExitStack() as patches:
         patches.enter_context(fence(scratch.directory))
@@ -136,6 +137,7 @@ def _fenced(scratch: _Scratch, given_octets: bytes) -> Iterator[None]:
             (mailroot, "move", move),
             (serve, "run", lambda *_, **__: 0),
             (passwords, "make_hash", lambda _: _HASH),
+            (passwords, "scram_texts", lambda _: ("", "")),
             (getpass, "getpass", lambda _: given_octets[:64].decode("utf-8", "replace")),
             (main, "_unexpected", _raised),
         ):

@@ -14,7 +14,7 @@ LISTING = Listing((2048,) * MANY, tuple(f"{n:032x}" for n in range(MANY)))
 
 
 def logged_on() -> pop3.Session:
-    session = pop3.Session(pop3.Limits(), plaintext=True)
+    session = pop3.Session(pop3.Limits(), pop3.Offer())
     session.receive(b"USER alice@example.com\r\nPASS secret\r\n")
     session.to_send()
     session.supply(pop3.Opened(LISTING))

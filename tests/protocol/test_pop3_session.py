@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dialogues.dialogue import PurePeer
 from dialogues.world import Maildrops
 from winpop.protocol import pop3
+from winpop.terms.credentials import Password
 from winpop.terms.mail import Listing
 
 Peer = PurePeer[pop3.Need, pop3.Answer, pop3.Ending]
@@ -34,7 +35,7 @@ scripts = st.builds(
 
 
 def session(*, plaintext: bool = True) -> pop3.Session:
-    return pop3.Session(pop3.Limits(), plaintext=plaintext)
+    return pop3.Session(pop3.Limits(), pop3.Offer(passwords=plaintext, logons=plaintext))
 
 
 def peer(maildrops: Maildrops | None = None) -> Peer:
@@ -230,7 +231,7 @@ def test_a_password_is_in_no_repr() -> None:
     asking.to_send()
     need = asking.needs()
     assert isinstance(need, pop3.Logon)
-    assert need.password == b"CaNaRy"
+    assert need.credentials == Password("alice@example.com", b"CaNaRy")
     assert "CaNaRy" not in repr(need)
     assert "CaNaRy" not in repr(asking)
 

@@ -29,6 +29,10 @@ class Lines:
     def __len__(self) -> int:
         return len(self._buffer)
 
+    def begin_with(self, word: bytes) -> bool:
+        """Tell whether what is there begins with this word, in any case."""
+        return self._buffer[: len(word)].upper() == word
+
     def append(self, data: bytes) -> None:
         """Add bytes as they came in."""
         self._buffer += data

@@ -1,4 +1,4 @@
-"""The POP3 server's side of one connection (RFC 1939, RFC 2449, RFC 3206), pure."""
+"""The POP3 server's side of one connection (RFC 1939, RFC 2449, RFC 2595, RFC 3206, RFC 5034, RFC 6856), pure."""
 
 from winpop.protocol.pop3.needs import (
     Answer,
@@ -8,15 +8,20 @@ from winpop.protocol.pop3.needs import (
     Locked,
     Logon,
     Need,
+    Offer,
     Opened,
     Piece,
     Refused,
+    Secured,
+    StartTls,
+    TooSoon,
     Unavailable,
     Unreadable,
     Update,
     Updated,
 )
-from winpop.protocol.pop3.session import Limits, Session
+from winpop.protocol.pop3.session import Session
+from winpop.protocol.pop3.state import Limits
 
 __all__ = [
     "Answer",
@@ -27,10 +32,14 @@ __all__ = [
     "Locked",
     "Logon",
     "Need",
+    "Offer",
     "Opened",
     "Piece",
     "Refused",
+    "Secured",
     "Session",
+    "StartTls",
+    "TooSoon",
     "Unavailable",
     "Unreadable",
     "Update",

@@ -1,24 +1,58 @@
 """What a POP3 session asks of the world, and what it can be told.
 
-Of all POP3 commands only three reach outside: a logon, a message's bytes, an update. Invariant: a session
-has at most one open need, and reads no further command before it is answered.
+Of all POP3 commands only four reach outside: a logon, the TLS handshake, a message's bytes, an update; and a SASL
+mechanism asks for what it needs (winpop.protocol.sasl.moves). Invariant: a session has at most one open need, and
+reads no further command before it is answered.
 """
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from winpop.protocol.sasl import moves as sasl
+from winpop.terms.credentials import Credentials
 from winpop.terms.mail import Listing
 
 
 @dataclass(frozen=True, slots=True)
-class Logon:
-    """Check a user name and password, take the maildrop lock, list the maildrop.
+class Offer:
+    """What the server offers this peer now; it changes with the TLS handshake and with nothing else.
 
-    Answers: `Opened`, `Refused`, `Locked`, `InUse`, `Unavailable`.
+    Without `logons` nobody can log on before TLS has begun; without `passwords` no password is taken as it is.
     """
 
-    name: str
-    password: bytes = field(repr=False)
+    logons: bool = True
+    passwords: bool = True
+    stls: bool = False
+    """TLS can begin."""
+    mechanisms: tuple[str, ...] = ()
+    """SASL mechanisms, the most wanted first."""
+    timestamp: bytes | None = None
+    """What APOP digests, angle brackets included (RFC 1939 §7); None where APOP is not offered."""
+    expire: int | None = None
+    """Days that mail is kept (RFC 2449 §6.7), None for ever."""
+    login_delay: int = 0
+    """Seconds between two logons to a mailbox (RFC 2449 §6.5)."""
+    hostname: str = "localhost"
+    seed: bytes = field(default=b"", repr=False)
+    """What nobody can guess and no other offer has: the nonces of this session are made from it."""
+    bindings: dict[str, bytes] = field(default_factory=dict, repr=False)
+    """The channel bindings of the TLS connection, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logon:
+    """Check who this is, take the maildrop lock, list the maildrop as clients with or without UTF8 get it.
+
+    Answers: `Opened`, `Refused`, `Locked`, `InUse`, `TooSoon`, `Unavailable`.
+    """
+
+    credentials: Credentials
+    utf8: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """Begin TLS, when the reply before it is sent (RFC 2595 §4). Answer: `Secured`; a handshake that fails ends all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +76,7 @@ class Update:
     indexes: tuple[int, ...]
 
 
-Need = Logon | Fetch | Update
+Need = Logon | StartTls | Fetch | Update | sasl.Keys | sasl.Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +101,18 @@ class Locked:
 @dataclass(frozen=True, slots=True)
 class InUse:
     """Another session has the maildrop lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooSoon:
+    """The last logon to this mailbox was less than the announced delay ago (RFC 2449 §8.1.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """TLS has begun; this is offered from now on."""
+
+    offer: Offer
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +142,9 @@ class Updated:
     """The update is durable and the maildrop lock is free."""
 
 
-Answer = Opened | Refused | Locked | InUse | Unavailable | Piece | Unreadable | Updated
+Answer = (
+    Opened | Refused | Locked | InUse | TooSoon | Secured | Unavailable | Piece | Unreadable | Updated | sasl.Answer
+)
 
 
 class Ending(Enum):

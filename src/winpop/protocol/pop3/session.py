@@ -1,87 +1,69 @@
 """One POP3 session as a value: bytes in, bytes out, and at most one need in between.
 
-Keeps RFC 1939 (all of it but APOP), RFC 2449 (CAPA, pipelining, RFC 2449 §8.1.2: `[IN-USE]`), RFC 3206 §4
-(`[SYS/TEMP]`, `[SYS/PERM]`) and RFC 3206 §5 (`[AUTH]`). Invariants: replies come in the order of the
-commands; a command is read only when its predecessor is answered; a message is removed only by QUIT in the
-TRANSACTION state (RFC 1939 §6); bytes from the client are never sent back.
+Keeps RFC 1939, RFC 2449 (CAPA, pipelining, RFC 2449 §8.1.1 `[LOGIN-DELAY]`, RFC 2449 §8.1.2 `[IN-USE]`), RFC 2595 §4
+(STLS), RFC 3206 §4 (`[SYS/TEMP]`, `[SYS/PERM]`), RFC 3206 §5 (`[AUTH]`), RFC 5034 §4 (AUTH) and RFC 6856 (UTF8, LANG).
+Invariants: replies come in the order of the commands; a command is read only when its predecessor is answered; a
+message is removed only by QUIT in the TRANSACTION state (RFC 1939 §6); bytes from the client are never sent back;
+nothing that was said before TLS holds after it, but the counts of what went wrong.
 
-One file although it is long: each command is a few lines, and all of them share this one value.
+It is long because every command is a method here, but for those by which a client logs on: see `authorization`.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import Enum, auto
 
 from winpop.protocol.lines import Flaw, Lines, looks_like_http
-from winpop.protocol.pop3 import needs
+from winpop.protocol.pop3 import authorization, needs, replies
+from winpop.protocol.pop3.authorization import Authorization
+from winpop.protocol.pop3.languages import ENGLISH, LANGUAGES, language_for
 from winpop.protocol.pop3.multiline import Stuffing, Top
 
 # By name, for annotations: within the class, `needs` is a door.
-from winpop.protocol.pop3.needs import Answer, Ending, Need, Piece, Unreadable
+from winpop.protocol.pop3.needs import Answer, Ending, Need, Offer, Piece, Unreadable
+from winpop.protocol.pop3.output import Output
+from winpop.protocol.pop3.state import Limits, State
+from winpop.protocol.sasl import moves
+from winpop.terms.credentials import ScramKeys
 from winpop.terms.mail import Listing
 
 _ENOUGH = 64 * 1024
 """Octets of replies after which no further command is read until they are taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a client may do. A line counts its CRLF (RFC 2449 §4: 255 octets)."""
-
-    line: int = 255
-    failures: int = 3
-    errors: int = 20
-
-
-class State(Enum):
-    """RFC 1939 §3. UPDATE is entered with the need `Update` and left by closing."""
-
-    AUTHORIZATION = auto()
-    TRANSACTION = auto()
-    UPDATE = auto()
-
-
 class Session:
     """The server's side of one connection. See the package for its doors."""
 
-    def __init__(self, limits: Limits, *, plaintext: bool, implementation: str = "winpop") -> None:
-        """Begin with the greeting. `plaintext` tells whether a password in clear may come from this peer."""
+    def __init__(self, limits: Limits, offer: Offer, *, implementation: str = "winpop") -> None:
+        """Begin with the greeting."""
         self.limits = limits
-        self.plaintext = plaintext
+        self.offer = offer
         self.implementation = implementation
         self.state = State.AUTHORIZATION
-        self.user: str | None = None
         self.listing = Listing()
         self.deleted: set[int] = set()
         self.commands = 0
         """How many commands came in: what resets the autologout timer (RFC 1939 §3)."""
-        self.closed = False
-        """No further reply will come; close the connection when everything is sent."""
         self.said_quit = False
         """The client itself ended the dialogue."""
-        self.failures = 0
-        self._errors = 0
         self._deleted_octets = 0
         self._lines = Lines(limits.line)
-        self._need: Need | None = None
-        self._out: list[bytes] = []
-        self._size = 0
+        self._output = Output(limits)
+        self._authorization = Authorization(self._output, offer)
         self._long: Iterator[bytes] | None = None
         self._stuffing: Stuffing | None = None
         self._top: Top | None = None
-        self._put(b"+OK POP3 server ready\r\n")
+        self._output.put(replies.READY if offer.timestamp is None else replies.READY + b" " + offer.timestamp)
 
     # --- the doors ---
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether no further reply will come: close the connection when everything is sent."""
+        return self._output.closed
 
     @property
     def backlog(self) -> int:
         """Octets that came in and were not used yet; above some bound the connection should not be read."""
         return len(self._lines)
-
-    @property
-    def marked(self) -> int:
-        """How many messages are marked as deleted."""
-        return len(self.deleted)
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the client."""
@@ -90,121 +72,153 @@ class Session:
 
     def needs(self) -> Need | None:
         """Tell what has to be supplied before the session can go on."""
-        return self._need
+        return self._output.need
 
     def supply(self, answer: Answer) -> None:
         """Answer the open need. After the session has been ended an answer comes too late and is ignored."""
-        need = self._need
+        need = self._output.need
         if need is None:
             return
+        if not isinstance(answer, Piece):
+            self._output.need = None
         match need, answer:
-            case needs.Logon(), _:
-                self._need = None
-                self._logon_answered(answer)
-            case needs.Fetch(), needs.Piece():
+            case needs.Logon(), needs.Opened(listing):
+                self._opened(listing)
+            case (
+                needs.Logon(),
+                needs.Refused() | needs.Locked() | needs.InUse() | needs.TooSoon() | needs.Unavailable(),
+            ):
+                self._authorization.not_opened(answer)
+            case (
+                moves.Keys() | moves.Step(),
+                ScramKeys() | moves.Continue() | moves.Proved() | moves.Malformed() | moves.Unavailable(),
+            ):
+                self._authorization.supply(answer)
+            case needs.StartTls(), needs.Secured(offer):
+                self._secured(offer)
+            case needs.Fetch(), Piece():
                 self._piece(answer)
-            case needs.Fetch(), needs.Unreadable():
-                self._need = None
+            case needs.Fetch(), Unreadable():
                 self._unreadable(answer)
-            case needs.Update(), _:
-                self._need = None
-                self._update_answered(answer)
+            case needs.Update(), needs.Updated() | needs.Locked() | needs.Refused() | needs.Unavailable():
+                self._updated(answer)
             case _:
                 raise TypeError(f"{type(answer).__name__} does not answer {type(need).__name__}")
 
     def to_send(self) -> bytes:
         """Return the next bytes for the client, some 64 KiB at the most; none when the session waits."""
-        while self._size < _ENOUGH and self._need is None and not self.closed:
+        output = self._output
+        while output.size < _ENOUGH and output.need is None and not output.closed:
             if self._long is not None:
-                self._put(next(self._long))
-                if self._size:
+                output.add(next(self._long))
+                if output.size:
                     break  # a listing is work enough for one call: other sessions wait meanwhile
                 continue
+            self._lines.limit = self._line_limit()
             line = self._lines.next()
             if line is None:
                 break
             if isinstance(line, Flaw):
-                self._close(_FLAWS[line])
+                output.close(replies.FLAWS[line])
+            elif self._authorization.in_exchange:
+                self.commands += 1
+                self._authorization.respond(line)
             else:
                 self._command(line)
-        data = b"".join(self._out)
-        self._out.clear()
-        self._size = 0
-        return data
+        if output.closed:
+            self._lines.clear()  # what came in and was not used will never be
+        return output.take()
 
     def end(self, reason: Ending) -> None:
         """End the session from outside: nothing is deleted. A running update decides for itself."""
         if self.closed or self.state is State.UPDATE:
             return
-        # Within a multi-line reply an -ERR would read as part of the message: then closing must say it.
-        speechless = isinstance(self._need, needs.Fetch) and self._stuffing is not None
-        self._need = None
-        if speechless or self._long is not None or reason is needs.Ending.IDLE:
-            self._leave()
+        need, self._output.need = self._output.need, None
+        # Within a message, a listing or a handshake an -ERR would read as part of it: then closing must say it.
+        within = self._stuffing is not None or self._long is not None or isinstance(need, needs.StartTls)
+        if within or reason is Ending.IDLE:
+            self._output.closed = True
         else:
-            self._close(_ENDINGS[reason])
+            self._output.close(replies.ENDINGS[reason])
+        self._lines.clear()
 
     # --- commands ---
 
     def _command(self, line: bytes) -> None:
         self.commands += 1
         if self.commands == 1 and looks_like_http(line):
-            self._close(b"-ERR This is a POP3 server")
+            self._output.close(replies.HTTP)
             return
         keyword, space, argument = line.partition(b" ")
         keyword = keyword.upper()
+        given = argument if space else None  # a space announces an argument, which may be empty
         command = COMMANDS[self.state].get(keyword)
-        if command is None:
-            known = any(keyword in table for table in COMMANDS.values())
-            self._error(b"-ERR Not in this state" if known else b"-ERR Unknown command")
-        elif space and not argument:
-            self._error(b"-ERR Argument missing after the space")
+        logs_on = authorization.COMMANDS.get(keyword)
+        if command is not None:
+            command(self, given)
+        elif logs_on is not None and self.state is State.AUTHORIZATION:
+            logs_on(self._authorization, given)
+        elif logs_on is not None or any(keyword in table for table in COMMANDS.values()):
+            self._output.error(replies.OTHER_STATE)
         else:
-            command(self, argument if space else None)
+            self._output.error(replies.UNKNOWN_COMMAND)
 
-    def user_command(self, argument: bytes | None) -> None:
-        """USER name (RFC 1939 §7): always +OK, so that it tells nothing about who has a mailbox."""
-        self.user = None  # whatever this USER is, a name from before it no longer counts
-        if not self.plaintext:
-            self._error(_NO_PLAINTEXT)
-        elif argument is None or not _clean(argument):
-            self._error(b"-ERR USER needs a mailbox address")
-        else:
-            try:
-                self.user = argument.decode("utf-8")
-            except UnicodeDecodeError:
-                self._error(b"-ERR The name is not UTF-8")
-            else:
-                self._put(b"+OK Now the password\r\n")
+    def _line_limit(self) -> int:
+        """Return how long a line may be: what belongs to AUTH may be longer where AUTH is taken at all."""
+        if self.state is not State.AUTHORIZATION or not self.offer.logons:
+            return self.limits.line
+        authenticates = self._authorization.in_exchange or self._lines.begin_with(b"AUTH ")
+        return self.limits.response if authenticates else self.limits.line
 
-    def pass_command(self, argument: bytes | None) -> None:
-        """PASS string (RFC 1939 §7): the rest of the line, spaces included, byte for byte."""
-        if not self.plaintext:
-            self._error(_NO_PLAINTEXT)
-        elif self.user is None:
-            self._error(b"-ERR USER comes first")
-        elif argument is None or b"\0" in argument:
-            # An empty password would be an anonymous bind to a directory, and succeed.
-            self._error(b"-ERR PASS needs a password")
+    def stls_command(self, argument: bytes | None) -> None:
+        """STLS (RFC 2595 §4). What came in behind it was sent in clear: somebody else may have put it there."""
+        if not self._takes_nothing(argument):
+            return
+        if not self.offer.stls:
+            self._output.error(replies.NO_TLS)
+        elif len(self._lines):
+            self._output.close(replies.BEHIND_STLS)
         else:
-            self._need = needs.Logon(self.user, argument)
+            self._output.put(replies.BEGIN_TLS)
+            self._output.need = needs.StartTls()
 
     def capa_command(self, argument: bytes | None) -> None:
         """CAPA (RFC 2449 §5): only what is accepted from this peer.
 
-        The names are those of RFC 2449 §6.1, §6.2, §6.4, §6.6, §6.8, §6.9 and of RFC 3206 §6.
+        The names are those of RFC 2449 §6.1, §6.2, §6.3, §6.4, §6.5, §6.6, §6.7, §6.8, §6.9, of RFC 3206 §6, of
+        RFC 2595 §4 and of RFC 6856 §2 and §3.
         """
-        if self._takes_nothing(argument):
-            lines = [b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING"]
-            if self.plaintext:
-                lines.insert(0, b"USER")
-            lines.append(b"IMPLEMENTATION " + self.implementation.encode("ascii"))
-            self._put(b"+OK Capabilities follow\r\n" + b"\r\n".join(lines) + b"\r\n.\r\n")
+        if not self._takes_nothing(argument):
+            return
+        offer = self.offer
+        lines = [b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING", b"UTF8 USER", b"LANG"]
+        if offer.passwords:
+            lines.insert(0, b"USER")
+        if offer.mechanisms and offer.logons:
+            lines.append(b"SASL " + " ".join(offer.mechanisms).encode("ascii"))
+        if offer.stls and self.state is State.AUTHORIZATION:
+            lines.append(b"STLS")
+        lines.append(b"EXPIRE NEVER" if offer.expire is None else b"EXPIRE %d" % offer.expire)
+        if offer.login_delay:
+            lines.append(b"LOGIN-DELAY %d" % offer.login_delay)
+        lines.append(b"IMPLEMENTATION " + self.implementation.encode("ascii"))
+        self._output.put_lines(replies.CAPABILITIES, lines)
+
+    def lang_command(self, argument: bytes | None) -> None:
+        """LANG [language] (RFC 6856 §3): the languages of what the server says to people."""
+        if argument is None:
+            lines = [f"{tag} {name}".encode() for tag, name in LANGUAGES.items()]
+            self._output.put_lines(replies.LANGUAGES, lines)
+        elif (tag := language_for(argument)) is None:
+            self._output.error(replies.NO_LANGUAGE)
+        else:
+            self._output.language = tag
+            self._output.put(f"+OK {tag} {LANGUAGES[tag]}".encode())
 
     def stat_command(self, argument: bytes | None) -> None:
         """STAT (RFC 1939 §5): messages and octets, without those marked as deleted."""
         if self._takes_nothing(argument):
-            self._put(b"+OK %d %d\r\n" % self._totals())
+            self._output.put(b"+OK %d %d" % self._totals())
 
     def list_command(self, argument: bytes | None) -> None:
         """LIST [msg] (RFC 1939 §5)."""
@@ -220,18 +234,18 @@ class Session:
         """RETR msg (RFC 1939 §5)."""
         index = self._index(argument)
         if index is not None:
-            self._need = needs.Fetch(index)
+            self._output.need = needs.Fetch(index)
 
     def top_command(self, argument: bytes | None) -> None:
         """TOP msg n (RFC 1939 §7): the header and n lines; n may be 0."""
         number, space, lines = (argument or b"").partition(b" ")
         if not space or _number(lines) is None:
-            self._error(b"-ERR TOP needs a message number and a number of lines")
+            self._output.error(replies.BAD_TOP)
             return
         index = self._index(number)
         if index is not None:
             self._top = Top(_number(lines) or 0)
-            self._need = needs.Fetch(index)
+            self._output.need = needs.Fetch(index)
 
     def dele_command(self, argument: bytes | None) -> None:
         """DELE msg (RFC 1939 §5): marks; QUIT removes."""
@@ -239,19 +253,19 @@ class Session:
         if index is not None:
             self.deleted.add(index)
             self._deleted_octets += self.listing.sizes[index]
-            self._put(b"+OK Marked as deleted\r\n")
+            self._output.put(replies.MARKED)
 
     def noop_command(self, argument: bytes | None) -> None:
         """NOOP (RFC 1939 §5)."""
         if self._takes_nothing(argument):
-            self._put(b"+OK\r\n")
+            self._output.put(replies.OK)
 
     def rset_command(self, argument: bytes | None) -> None:
         """RSET (RFC 1939 §5): unmarks all."""
         if self._takes_nothing(argument):
             self.deleted.clear()
             self._deleted_octets = 0
-            self._put(b"+OK %d messages (%d octets)\r\n" % self._totals())
+            self._output.put(replies.TOTALS % self._totals())
 
     def quit_command(self, argument: bytes | None) -> None:
         """QUIT (RFC 1939 §4 before the logon, §6 after it: UPDATE)."""
@@ -259,67 +273,54 @@ class Session:
             return
         self.said_quit = True
         if self.state is State.AUTHORIZATION:
-            self._close(_BYE)
+            self._output.close(replies.BYE)
         else:
             self.state = State.UPDATE
-            self._need = needs.Update(tuple(sorted(self.deleted)))
+            self._output.need = needs.Update(tuple(sorted(self.deleted)))
 
     # --- answers ---
 
-    def _logon_answered(self, answer: Answer) -> None:
-        self.user = None
-        match answer:
-            case needs.Opened(listing):
-                self.listing = listing
-                self.state = State.TRANSACTION
-                self._put(b"+OK %d messages (%d octets)\r\n" % self._totals())
-            case needs.InUse():
-                self._put(b"-ERR [IN-USE] Another session has this mailbox open\r\n")
-            case needs.Unavailable():
-                self._put(b"-ERR [SYS/TEMP] Logons cannot be checked now, try again later\r\n")
-            case needs.Locked(what):
-                self._failed(_LOCKED[what])
-            case needs.Refused():
-                self._failed(b"-ERR [AUTH] The name or the password is wrong")
-            case _:
-                raise TypeError(f"{type(answer).__name__} does not answer a logon")
+    def _opened(self, listing: Listing) -> None:
+        self.listing = listing
+        self.state = State.TRANSACTION
+        self._authorization = Authorization(self._output, self.offer)
+        self._output.put(replies.TOTALS % self._totals())
 
-    def _failed(self, reply: bytes) -> None:
-        self.failures += 1
-        if self.failures >= self.limits.failures:
-            self._close(reply)
-        else:
-            self._put(reply + b"\r\n")
+    def _secured(self, offer: Offer) -> None:
+        """Begin anew over TLS (RFC 2595 §4): nothing said in clear holds any longer."""
+        self.offer = offer
+        self._authorization = Authorization(self._output, offer)
+        self._output.language = ENGLISH
+        if len(self._lines):  # it came before the handshake
+            self._output.close(replies.BEHIND_STLS)
 
     def _piece(self, piece: Piece) -> None:
         if self._stuffing is None:
             self._stuffing = Stuffing()
-            self._put(b"+OK Message follows\r\n")
+            self._output.put(replies.MESSAGE)
         data = piece.data if self._top is None else self._top.feed(piece.data)
-        self._put(self._stuffing.feed(data, plain=piece.plain))
+        self._output.add(self._stuffing.feed(data, plain=piece.plain))
         if piece.last or (self._top is not None and self._top.done):
-            self._put(self._stuffing.finish())
-            self._need = self._stuffing = self._top = None
+            self._output.add(self._stuffing.finish())
+            self._output.need = self._stuffing = self._top = None
 
     def _unreadable(self, answer: Unreadable) -> None:
         self._top = None
         if self._stuffing is not None:
-            self._leave()  # half a message has gone out: it must not look like a whole one
-        elif answer.permanent:
-            self._put(b"-ERR [SYS/PERM] This message is damaged; the administrator has to be told\r\n")
+            self._output.closed = True  # half a message has gone out: it must not look like a whole one
         else:
-            self._put(b"-ERR [SYS/TEMP] This message cannot be read now, try again later\r\n")
+            self._output.put(replies.UNREADABLE[answer.permanent])
 
-    def _update_answered(self, answer: Answer) -> None:
+    def _updated(self, answer: Answer) -> None:
         match answer:
             case needs.Updated():
-                self._close(_BYE)
+                self._output.close(replies.BYE)
             case needs.Locked(what):
-                self._close(_LOCKED[what])
+                self._output.close(replies.LOCKED[what])
             case needs.Refused():
-                self._close(_ENDINGS[needs.Ending.MAILBOX_DELETED])
+                self._output.close(replies.ENDINGS[Ending.MAILBOX_DELETED])
             case _:
-                self._close(b"-ERR [SYS/TEMP] Deleted messages were not removed, try again later")
+                self._output.close(replies.NOT_REMOVED)
 
     # --- small things ---
 
@@ -327,26 +328,27 @@ class Session:
         """Return the index of the message that `argument` numbers, or reply why there is none."""
         number = _number(argument or b"")
         if number is None:
-            self._error(b"-ERR A message number is needed")
+            self._output.error(replies.BAD_NUMBER)
         elif not 1 <= number <= len(self.listing):
-            self._put(b"-ERR No such message\r\n")
+            self._output.put(replies.NO_MESSAGE)
         elif number - 1 in self.deleted:
-            self._put(b"-ERR This message is marked as deleted\r\n")
+            self._output.put(replies.MARKED_ALREADY)
         else:
             return number - 1
         return None
 
     def _listing(self, argument: bytes | None, show: Callable[[int], bytes]) -> None:
         if argument is None:
+            self._output.put(replies.TOTALS % self._totals())
             self._long = self._lines_of(show)
         else:
             index = self._index(argument)
             if index is not None:
-                self._put(b"+OK %d %b\r\n" % (index + 1, show(index)))
+                self._output.put(b"+OK %d %b" % (index + 1, show(index)))
 
     def _lines_of(self, show: Callable[[int], bytes]) -> Iterator[bytes]:
         """Yield a listing in pieces, so that a mailbox of any size takes little memory."""
-        piece = b"+OK %d messages (%d octets)\r\n" % self._totals()
+        piece = b""
         for start in range(0, len(self.listing), 1000):
             if start:
                 yield piece
@@ -361,29 +363,8 @@ class Session:
 
     def _takes_nothing(self, argument: bytes | None) -> bool:
         if argument is not None:
-            self._error(b"-ERR This command takes no argument")
+            self._output.error(replies.NO_ARGUMENT)
         return argument is None
-
-    def _error(self, reply: bytes) -> None:
-        """Reply to what is no proper command; a client that sends nothing else is let go."""
-        self._errors += 1
-        if self._errors >= self.limits.errors:
-            self._close(b"-ERR Too many errors")
-        else:
-            self._put(reply + b"\r\n")
-
-    def _close(self, reply: bytes) -> None:
-        self._put(reply + b"\r\n")
-        self._leave()
-
-    def _leave(self) -> None:
-        """Close, and forget what came in and was not used."""
-        self.closed = True
-        self._lines.clear()
-
-    def _put(self, data: bytes) -> None:
-        self._out.append(data)
-        self._size += len(data)
 
 
 def _number(digits: bytes) -> int | None:
@@ -391,22 +372,19 @@ def _number(digits: bytes) -> int | None:
     return int(digits) if 1 <= len(digits) <= 10 and digits.isdigit() else None  # noqa: PLR2004 - as stated
 
 
-def _clean(argument: bytes) -> bool:
-    return not any(octet < 0x20 or octet == 0x7F for octet in argument)  # noqa: PLR2004 - ASCII controls
-
-
 Command = Callable[[Session, bytes | None], None]
 
 COMMANDS: dict[State, dict[bytes, Command]] = {
     State.AUTHORIZATION: {
         b"CAPA": Session.capa_command,
-        b"PASS": Session.pass_command,
+        b"LANG": Session.lang_command,
         b"QUIT": Session.quit_command,
-        b"USER": Session.user_command,
+        b"STLS": Session.stls_command,
     },
     State.TRANSACTION: {
         b"CAPA": Session.capa_command,
         b"DELE": Session.dele_command,
+        b"LANG": Session.lang_command,
         b"LIST": Session.list_command,
         b"NOOP": Session.noop_command,
         b"QUIT": Session.quit_command,
@@ -419,25 +397,3 @@ COMMANDS: dict[State, dict[bytes, Command]] = {
     State.UPDATE: {},
 }
 """The commands of each state; what is not in its table is not accepted in that state."""
-
-_BYE = b"+OK Bye"
-_NO_PLAINTEXT = b"-ERR [AUTH] Passwords in clear are not accepted from your network"
-_LOCKED = {
-    what: b"-ERR [AUTH] An administrator has locked this "
-    + what.encode("ascii")
-    + b"; its mail is kept, and another password will not help"
-    for what in ("domain", "mailbox")
-}
-_FLAWS = {
-    Flaw.BARE_NEWLINE: b"-ERR Lines end with CR LF and hold no other CR or LF",
-    Flaw.TOO_LONG: b"-ERR The line is too long",
-}
-_ENDINGS = {
-    needs.Ending.DOMAIN_LOCKED: _LOCKED["domain"],
-    needs.Ending.MAILBOX_LOCKED: _LOCKED["mailbox"],
-    needs.Ending.MAILBOX_DELETED: b"-ERR [SYS/PERM] This mailbox is no more",
-    needs.Ending.SLOW_LOGON: b"-ERR The logon took too long",
-    needs.Ending.STOPPING: b"-ERR [SYS/TEMP] The service is stopping, try again later",
-    needs.Ending.OVERLOADED: b"-ERR [SYS/TEMP] Too many connections, try again later",
-    needs.Ending.UNAVAILABLE: b"-ERR [SYS/TEMP] Something went wrong here, try again later",
-}
