@@ -17,6 +17,7 @@ from winpop.db.home import Home
 from winpop.db.sqlite import Sqlite
 from winpop.directory import domains, mailboxes
 from winpop.directory import settings as settings_table
+from winpop.directory.mailboxes import Kept
 from winpop.store.blobs import Content
 from winpop.store.delivery import deliver
 from winpop.terms.names import Address, DomainName
@@ -25,14 +26,19 @@ settings.register_profile("ci", deadline=None, print_blob=True)
 settings.load_profile("ci")
 os.environ.pop("WINPOP_HOME", None)  # no test may touch the installation of whoever runs it
 
-HASHES: dict[bytes, str] = {}
+KEPT: dict[bytes, Kept] = {}
+
+
+def kept_of(password: bytes) -> Kept:
+    """Return what is kept of the password; hashing is slow by design, so once a run is enough."""
+    if password not in KEPT:
+        KEPT[password] = passwords.keep(password)
+    return KEPT[password]
 
 
 def hash_of(password: bytes) -> str:
-    """Return a hash of the password; hashing is slow by design, so once a run is enough."""
-    if password not in HASHES:
-        HASHES[password] = passwords.make_hash(password)
-    return HASHES[password]
+    """Return a hash of the password."""
+    return kept_of(password).password_hash
 
 
 def fill(home: Home, accounts: dict[str, bytes]) -> None:
@@ -45,7 +51,7 @@ def fill(home: Home, accounts: dict[str, bytes]) -> None:
             if not domains.exists(transaction, address.domain):
                 domains.add(transaction, address.domain)
             domain = domains.find(transaction, address.domain)
-            mailboxes.add(transaction, domain, address, hash_of(password))
+            mailboxes.add(transaction, domain, address, kept_of(password))
     database.close()
 
 
@@ -100,6 +106,7 @@ def dialogue_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
                 "hostname": world.HOSTNAME,
                 "postmaster": world.POSTMASTER,
                 "sessionsperaddress": "1000",
+                "scramplus": "2",
             }
             settings_table.store(transaction, values | ({"trusted": "none"} if name == "stranger" else {}))
         database.close()

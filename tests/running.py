@@ -41,7 +41,7 @@ class Service:
         self.home = home
         self.log = home.parent / f"{home.name}.log"
         self._log = self.log.open("ab")
-        listeners = [word for name in ("pop3", "smtp", "lmtp") for word in (f"--{name}", "127.0.0.1:0")]
+        listeners = [word for name in ("pop3", "pop3s", "smtp", "lmtp") for word in (f"--{name}", "127.0.0.1:0")]
         command = [*prefix, *COMMAND, "--home", str(home), "--json", "serve", *listeners, *flags]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self._log, env=os.environ | environment, start_new_session=True

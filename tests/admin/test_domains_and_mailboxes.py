@@ -147,7 +147,7 @@ def test_stat_counts_and_tells_whether_the_service_runs(home: Home) -> None:
         service.close()
 
 
-@pytest.mark.parametrize("word", ["createquotafile", "migrateToAD"])
+@pytest.mark.parametrize("word", ["createquotafile"])
 def test_what_comes_later_is_understood_and_refused(home: Home, word: str) -> None:
     refusal = refused(home, word, address="alice@example.com")
     assert (refusal.code, refusal.kind) == ("not-yet", Kind.REFUSED)

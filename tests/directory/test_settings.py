@@ -115,13 +115,6 @@ def test_what_comes_later_can_be_read_and_not_be_set(database: Sqlite, name: str
     assert (caught.value.code, settings.stored(database)) == ("not-yet", {})
 
 
-@pytest.mark.parametrize("text", ["1", "2", "01", "002"])
-def test_methods_that_come_later_cannot_be_chosen_however_they_are_written(database: Sqlite, text: str) -> None:
-    with pytest.raises(Refusal) as caught:
-        store(database, auth=text)
-    assert (caught.value.code, settings.stored(database)) == ("not-yet", {})
-
-
 @pytest.mark.parametrize(
     ("most", "least", "threshold", "allowed"),
     [

@@ -18,6 +18,7 @@ import argon2
 import conftest
 from running import Service
 from winpop.db.home import Home
+from winpop.directory.mailboxes import Kept
 
 _READY_WITHIN = 40.0
 
@@ -49,7 +50,7 @@ class Attempt(Service):
 def fill_quickly(home: Home, addresses: Iterable[str]) -> None:
     """Make a home with these mailboxes; their password `secret` is checked quickly."""
     quick = argon2.PasswordHasher(1, 8, 1).hash(b"secret")
-    with mock.patch.dict(conftest.HASHES, {b"secret": quick}):
+    with mock.patch.dict(conftest.KEPT, {b"secret": Kept(quick)}):
         conftest.fill(home, dict.fromkeys(addresses, b"secret"))
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -98,6 +99,16 @@ class Wire:
             while piece := self._read.read1():
                 text += piece
         return text
+
+    def start_tls(self, name: str = "") -> ssl.SSLSocket:
+        """Make the client's side of a TLS handshake, whoever the server is; `name` is the host that is wanted."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self._read.close()
+        self.socket = secured = context.wrap_socket(self.socket, server_hostname=name or None)
+        self._read = self.socket.makefile("rb")
+        return secured
 
     def no_more(self) -> None:
         """Half-close: nothing further will be sent."""

@@ -1,28 +1,123 @@
-"""The accounts of mailboxes: passwords, and what comes later (quota records, Active Directory).
+"""The accounts of mailboxes: their passwords, and where they are kept.
 
-Invariant: a password is hashed before the transaction begins (it takes 28 ms), and only its hash goes any further.
+Invariant: a password is hashed before the transaction begins (it takes some 50 ms), and goes no further than to what
+keeps it: the password file, the operating system, or the directory.
 """
+
+from dataclasses import dataclass, field, replace
 
 from winpop.admin.contract import Work
 from winpop.admin.outcomes import Outcome
 from winpop.auth import passwords
-from winpop.directory import mailboxes
+from winpop.auth.contract import DIRECTORY, FILE
+from winpop.auth.sealing import Sealing, secret_context
+from winpop.directory import mailboxes, settings
+from winpop.directory.mailboxes import Kept, Mailbox
 from winpop.terms.names import Address
 from winpop.terms.refusals import Refusal, not_understood, readable
 
 _LONGEST_USER = 256
 
 
-def hash_of(password: str) -> str:
-    """Return the hash of a new password. Raises `Refusal` (`bad-password`)."""
-    return passwords.make_hash(passwords.check(password))
+@dataclass(frozen=True, slots=True)
+class NewPassword:
+    """A password that somebody has chosen, and what the password file keeps of it."""
+
+    octets: bytes = field(repr=False)
+    kept: Kept = field(repr=False)
 
 
-def change_password(work: Work, address: Address, newpassword: str) -> Outcome:
-    """Keep the hash `newpassword` as the mailbox's password; it holds from the next logon on."""
+def new_password(password: str) -> NewPassword:
+    """Read a new password. Raises `Refusal` (`bad-password`)."""
+    octets = passwords.check(password)
+    return NewPassword(octets, passwords.keep(octets))
+
+
+def make(work: Work, address: Address, createuser: NewPassword | None, domain_id: int) -> None:
+    """Make a mailbox with its account, or for an account that exists already.
+
+    Raises `Refusal`: `createuser-required`, `no-such-account`, `account-taken`, those of the method.
+    """
+    method = settings.load(work.transaction).auth
+    if method == FILE:
+        if createuser is None:
+            raise Refusal(
+                "createuser-required",
+                f"A mailbox needs an account, and with the encrypted password file only winpop makes one: "
+                f"winpop add {address} /createuser.",
+            )
+        keep(work, mailboxes.make(work.transaction, domain_id, address), createuser)
+        return
+    accounts = work.accounts(method, work.transaction)
+    mailbox_id = mailboxes.make(work.transaction, domain_id, address)
+    account = accounts.create(address, createuser.octets) if createuser else accounts.find(address)
+    if account is None:
+        raise Refusal(
+            "no-such-account",
+            f"There is no account for {address} in {NAMES[method]}; 'winpop add {address} /createuser' makes one.",
+        )
+    mailboxes.set_account(work.transaction, mailbox_id, method, account)
+
+
+def keep(work: Work, mailbox_id: int, password: NewPassword) -> None:
+    """Keep a password in the password file; itself only where APOP or CRAM-MD5 are asked for."""
+    kept, now = password.kept, settings.load(work.transaction)
+    if now.apop or now.crammd5:
+        kept = replace(kept, secret=Sealing(work.home).seal(password.octets, secret_context(mailbox_id)))
+    mailboxes.set_password(work.transaction, mailbox_id, kept)
+
+
+def change_password(work: Work, address: Address, newpassword: NewPassword) -> Outcome:
+    """Change the password of a mailbox's account, wherever it is; it holds from the next logon on."""
     mailbox = mailboxes.find(work.transaction, address)
-    mailboxes.set_password(work.transaction, mailbox.id, newpassword)
+    if mailbox.method == FILE:
+        keep(work, mailbox.id, newpassword)
+    else:
+        assert mailbox.account is not None
+        mailboxes.count_account_change(work.transaction, mailbox.id)
+        work.accounts(mailbox.method, work.transaction).set_password(mailbox.account, newpassword.octets)
     return Outcome(f"The password of {address} is changed.", {"address": str(address)}, changed=True)
+
+
+def migrate_to_ad(work: Work, address: Address, createuser: NewPassword | None) -> Outcome:
+    """Make a mailbox's account one in Active Directory; its mail, its lock and its unique-ids stay as they are.
+
+    Raises `Refusal`: `no-password-known`, `account-taken`, those of the directory.
+    """
+    mailbox = mailboxes.find(work.transaction, address)
+    data = {"address": str(address)}
+    if mailbox.method == DIRECTORY:
+        return Outcome(f"The account of {address} is in Active Directory already; nothing was changed.", data)
+    accounts = work.accounts(DIRECTORY, work.transaction)
+    account = accounts.find(address)
+    made = account is None
+    if account is None:
+        account = accounts.create(address, _known_password(work, mailbox, createuser))
+    mailboxes.set_account(work.transaction, mailbox.id, DIRECTORY, account)
+    mailboxes.forget_password(work.transaction, mailbox.id)
+    which = "a new account" if made else "the account that is there"
+    notes = () if made else ("From now on its password is that of the account in Active Directory.",)
+    unused = "There was an account already, so the password that was given is not used."
+    return Outcome(
+        f"{address} logs on with {which} in Active Directory from now on; its mail is where it was.",
+        data | {"made": made},
+        changed=True,
+        notes=notes + ((unused,) if createuser and not made else ()),
+    )
+
+
+def _known_password(work: Work, mailbox: Mailbox, createuser: NewPassword | None) -> bytes:
+    """Return the password for an account to be made: the one that is given, or the one that is kept to be read."""
+    if createuser is not None:
+        return createuser.octets
+    kept = mailboxes.kept(work.transaction, mailbox.id)
+    if kept is None or kept.secret is None:
+        raise Refusal(
+            "no-password-known",
+            f"There is no account for {mailbox.address} in Active Directory, and only a hash of its password is here; "
+            f"give the new account one: winpop migrateToAD {mailbox.address} /createuser.",
+        )
+    return Sealing(work.home).open(kept.secret, secret_context(mailbox.id))
 
 
 def create_quota_file(work: Work, address: Address, user: str | None) -> Outcome:
@@ -32,14 +127,12 @@ def create_quota_file(work: Work, address: Address, user: str | None) -> Outcome
     raise Refusal("not-yet", f"Quotas are not part of this version yet, so {address} gets no quota record.")
 
 
-def migrate_to_ad(work: Work, address: Address) -> Outcome:
-    """Refuse, after the mailbox was found: Active Directory comes later (`not-yet`)."""
-    mailboxes.find(work.transaction, address)
-    raise Refusal("not-yet", f"Active Directory is not part of this version yet, so {address} keeps its password here.")
-
-
 def read_user(text: str) -> str:
     """Return the name of an account that is the model of a quota. Raises `Refusal` (`bad-user`)."""
     if not 1 <= len(text) <= _LONGEST_USER or not text.isprintable():
         raise not_understood("bad-user", f"'{readable(text)}' cannot be the name of an account.")
     return text
+
+
+NAMES = {1: "the accounts of this computer", 2: "Active Directory", 3: "the encrypted password file"}
+"""The authentication methods in a sentence."""

@@ -15,6 +15,7 @@ from winpop.admin.contract import Batches, Work
 from winpop.admin.outcomes import Outcome
 from winpop.directory import domains, mailboxes, settings
 from winpop.directory.mailboxes import Mailbox
+from winpop.store import backup_logons
 from winpop.store.backup_format import HELD, Archive, Snapshot, scope_words, shown
 from winpop.store.backup_restoring import Restored, Restorer
 from winpop.store.inspection.flaws import bear
@@ -41,6 +42,8 @@ class _Entry:
     mailbox: str
     locked: bool
     hash: str = field(default="", repr=False)
+    source: int = 0
+    """Its identifier in the installation that was backed up."""
 
 
 class Restoring:
@@ -126,12 +129,12 @@ class Restoring:
             domain = DomainName.parse(name)
             if not domains.exists(self._database, domain):
                 yield _Entry(domain, "", bool(locked))
-        for domain, name, locked, password in self._archive.rows(
-            f"SELECT domain, name, locked, hash FROM mailbox WHERE {HELD} {self._where} ORDER BY source", **held
+        for domain, name, locked, password, source in self._archive.rows(
+            f"SELECT domain, name, locked, hash, source FROM mailbox WHERE {HELD} {self._where} ORDER BY source", **held
         ):
             address = Address(DomainName(domain), name)
             if self._look_up(address) is None:
-                yield _Entry(address.domain, name, bool(locked), password)
+                yield _Entry(address.domain, name, bool(locked), password, source)
 
     def _make(self, work: Work, batch: list[_Entry]) -> Outcome:
         made_domains = made_mailboxes = 0
@@ -150,12 +153,22 @@ class Restoring:
                 made_mailboxes += 1
                 if entry.locked:
                     mailboxes.lock(work.transaction, made)
-                if not entry.hash:  # it had no account
-                    work.transaction.run("DELETE FROM password WHERE mailbox_id = ?", made.id)
-                    self._without_password.append(str(address))
+                logon = backup_logons.find(self._archive, self._snapshot.id, entry.source)
+                elsewhere = logon is not None and bool(logon.account)
+                if logon is not None and elsewhere:
+                    self._take_account(work, made, logon)
+                if not entry.hash:  # it had none
+                    mailboxes.forget_password(work.transaction, made.id)
+                    if not elsewhere:
+                        self._without_password.append(str(address))
         self._made_domains += made_domains
         self._made_mailboxes += made_mailboxes
         return Outcome(changed=bool(made_domains or made_mailboxes))
+
+    def _take_account(self, work: Work, mailbox: Mailbox, logon: backup_logons.Logon) -> None:
+        """Give a mailbox its account in another method back, unless another mailbox has that now."""
+        if mailboxes.by_account(work.transaction, logon.method, logon.account) is None:
+            mailboxes.set_account(work.transaction, mailbox.id, logon.method, logon.account)
 
     def _look_up(self, address: Address) -> Mailbox | None:
         """Return a mailbox, without its password where damage hides that."""

@@ -105,7 +105,8 @@ def _accounts(database: Database) -> Iterator[tuple[str, str]]:
     sql = (
         f"SELECT mailbox.id, {_ADDRESS}, CAST(password.hash AS BLOB) {_OF_MAILBOX} "
         "LEFT JOIN password ON password.mailbox_id = mailbox.id "
-        f"WHERE mailbox.id > ? ORDER BY mailbox.id LIMIT {_ROWS}"
+        "LEFT JOIN account ON account.mailbox_id = mailbox.id "
+        f"WHERE mailbox.id > ? AND account.mailbox_id IS NULL ORDER BY mailbox.id LIMIT {_ROWS}"
     )
     while rows := database.all(sql, last):
         for mailbox_id, address, password_hash in rows:

@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from winpop.admin.outcomes import Outcome
+from winpop.auth.contract import Accounts
 from winpop.db.contract import Database, Reader, Transaction
 from winpop.db.home import Home
+from winpop.terms.files import File
 
 Secret = Callable[[], str]
 """A password, as a function that gives it: it stands in no repr and no traceback, and it is only asked for when
 everything else was understood and is permitted. Raises `Refusal` where none can be had."""
 
-Given = Mapping[str, str | Secret | BinaryIO]
+Given = Mapping[str, str | Secret | File | BinaryIO]
 """What a face was given, by the names of arguments and switches; a switch without a value is the empty text."""
 
 
@@ -29,6 +31,9 @@ class Look:
     home: Home
     reader: Reader
 
+
+AccountsOf = Callable[[int, Reader], Accounts]
+"""What administers the accounts of an authentication method (by its number) as the settings say."""
 
 Later = Callable[[Database], str | None]
 """Work for after the commit; it returns a note when something of it is left to be done."""
@@ -44,6 +49,7 @@ class Work:
     home: Home
     transaction: Transaction
     held: ExitStack
+    accounts: AccountsOf
     later: list[Later] = field(default_factory=list)
 
 
@@ -72,16 +78,18 @@ class Argument:
 
     `rest`: it takes all further words too. `secret`: it is a password, and is asked for when it is left out.
     `unless`: the switch that may stand in its place. `path`: a word that begins with `/` is no switch here.
+    `file`: it names a file, read by the face, and the operation is given the `File`.
     """
 
     name: str
     shown: str
-    read: Callable[[str], Any]
+    read: Callable[[str], Any] = str
     optional: bool = False
     rest: bool = False
     secret: bool = False
     unless: str = ""
     path: bool = False
+    file: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,8 @@ class Switch:
     """A switch, written `/name` or `--name`. `value` is how its value is shown, empty where it takes none.
 
     `secret`: the value is a password, and is asked for when it is left out. `many`: the value is a file, opened by
-    the face, and this function does the operation for all that is in it.
+    the face, and this function does the operation for all that is in it. `file`: the value names a file, read by the
+    face, and the operation is given the `File`; `instead` is the one word that stands for itself there.
     """
 
     name: str
@@ -98,6 +107,8 @@ class Switch:
     read: Callable[[str], Any] = str
     secret: bool = False
     many: Callable[[Batches, BinaryIO], Outcome] | None = None
+    file: bool = False
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +118,7 @@ class Operation:
     `run` takes a `Look`, or a `Work` where the operation `changes` something, or `Batches` where it is `long`, and then
     its arguments and switches by name: None for what was not given, True or False for a switch without a value.
     `question` takes a `Look` and the arguments, and says what a person shall confirm. `makes_home`: it may begin a new
-    installation.
+    installation. `accounts`: it may change accounts of the operating system, for which somebody has to stay root.
     """
 
     word: str
@@ -119,4 +130,5 @@ class Operation:
     changes: bool = False
     long: bool = False
     makes_home: bool = False
+    accounts: bool = False
     question: Callable[..., str] | None = None

@@ -5,8 +5,12 @@ Invariant: what is deleted goes in one transaction with all its mail; files of l
 
 from functools import partial
 
-from winpop.admin.contract import Look, Work
+from winpop.admin import accounts
+from winpop.admin.accounts import NewPassword
+from winpop.admin.contract import Later, Look, Work
 from winpop.admin.outcomes import Outcome, Table
+from winpop.auth.contract import FILE
+from winpop.db.contract import Database
 from winpop.directory import domains, mailboxes, settings
 from winpop.directory.mailboxes import Mailbox
 from winpop.store import maildrops, sweep
@@ -15,8 +19,8 @@ from winpop.terms.names import Address, DomainName
 from winpop.terms.refusals import Refusal, not_understood
 
 
-def add(work: Work, target: DomainName | Address, createuser: str | None) -> Outcome:
-    """Make a domain, or a mailbox with its account; `createuser` is the hash of its password."""
+def add(work: Work, target: DomainName | Address, createuser: NewPassword | None) -> Outcome:
+    """Make a domain, or a mailbox; `createuser` is the password of the account that is made with it."""
     if isinstance(target, DomainName):
         if createuser is not None:
             raise not_understood(
@@ -35,13 +39,7 @@ def add(work: Work, target: DomainName | Address, createuser: str | None) -> Out
             notes=(note,) if nobody else (),
         )
     domain = domains.find(work.transaction, target.domain)
-    if createuser is None:
-        raise Refusal(
-            "createuser-required",
-            f"A mailbox needs an account, and with the encrypted password file only winpop makes one: "
-            f"winpop add {target} /createuser.",
-        )
-    mailboxes.add(work.transaction, domain, target, createuser)
+    accounts.make(work, target, createuser, domain.id)
     note = f"The domain {domain.name} is locked, and so is this mailbox until the domain is unlocked."
     return Outcome(
         f"The mailbox {target} is made.",
@@ -54,12 +52,12 @@ def add(work: Work, target: DomainName | Address, createuser: str | None) -> Out
 def delete(work: Work, target: DomainName | Address, deleteuser: bool) -> Outcome:  # noqa: FBT001 - a switch, by name
     """Delete a domain with its mailboxes, or a mailbox, and all mail in them, locked or not."""
     root = work.home.mail_root(settings.stored(work.transaction).get("mailroot", ""))
-    note = "With the encrypted password file the account always goes with its mailbox; /deleteuser changes nothing."
-    notes = (note,) if deleteuser else ()
+    gone: list[Mailbox] = []
     if isinstance(target, DomainName):
         domain = domains.find(work.transaction, target)
         boxes = domains.mailbox_counts(work.transaction).get(domain.id, 0)
         messages, _ = maildrops.totals_of_domain(work.transaction, domain.id)
+        gone = mailboxes.of_domain(work.transaction, domain) if deleteuser else []
         blobs = maildrops.empty_domain(work.transaction, domain.id)
         domains.delete(work.transaction, domain)
         sentence = f"The domain {target} is deleted, with {_amount(boxes, messages)}."
@@ -67,12 +65,34 @@ def delete(work: Work, target: DomainName | Address, deleteuser: bool) -> Outcom
     else:
         mailbox = mailboxes.find(work.transaction, target)
         messages, _ = maildrops.totals(work.transaction, "WHERE mailbox_id = ?", mailbox.id)
+        gone = [mailbox] if deleteuser else []
         blobs = maildrops.empty(work.transaction, mailbox)
         mailboxes.delete(work.transaction, mailbox)
         sentence = f"The mailbox {target} is deleted, with {_count(messages, 'message', 'messages')}."
         data = {"address": str(target), "messages": messages}
     work.later.append(partial(sweep.discard, blobs=Blobs(root), names=blobs))
-    return Outcome(sentence, data, changed=True, notes=notes)
+    elsewhere = [mailbox for mailbox in gone if mailbox.method != FILE]
+    if elsewhere:
+        work.later.append(_accounts_deleted(work, elsewhere))
+    note = "With the encrypted password file the account always goes with its mailbox; /deleteuser changes nothing."
+    return Outcome(sentence, data, changed=True, notes=(note,) if deleteuser and not elsewhere else ())
+
+
+def _accounts_deleted(work: Work, gone: list[Mailbox]) -> Later:
+    """Delete the accounts of mailboxes that are gone; what hinders is a note: the mailboxes are gone all the same."""
+    administered = {method: work.accounts(method, work.transaction) for method in {mailbox.method for mailbox in gone}}
+
+    def delete_accounts(_: Database) -> str | None:
+        left = []
+        for mailbox in gone:
+            assert mailbox.account is not None
+            try:
+                administered[mailbox.method].delete(mailbox.account)
+            except Refusal as refusal:
+                left.append(f"The account of {mailbox.address} is still there: {refusal.sentence}")
+        return " ".join(left[:3]) + (f" And {len(left) - 3} more." if len(left) > 3 else "") or None  # noqa: PLR2004 - so many are read
+
+    return delete_accounts
 
 
 def deletion_question(look: Look, target: DomainName | Address, **_switches: object) -> str:

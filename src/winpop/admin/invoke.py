@@ -14,6 +14,7 @@ from winpop.admin.authority import Actor
 from winpop.admin.contract import Argument, Batches, Given, Look, Operation, Switch, Work
 from winpop.admin.outcomes import Outcome
 from winpop.admin.place import Place
+from winpop.terms.files import File
 from winpop.terms.refusals import Kind, Refusal, not_understood
 
 
@@ -87,7 +88,7 @@ class _Entry:
         database = self.place.database()
         with contextlib.ExitStack() as held:
             with database.write() as transaction:
-                work = Work(self.place.home, transaction, held)
+                work = Work(self.place.home, transaction, held, self.place.accounts)
                 outcome = run(work)
                 said = "done" if outcome.changed else "unchanged"
                 audit.write(transaction, self.actor.name, self.operation.word, target or self.target, said)
@@ -128,7 +129,7 @@ def _argument(operation: Operation, argument: Argument, given: Given) -> Any:  #
         )
     if value is not None:
         try:
-            return argument.read(_text(value))
+            return _value(argument, value)
         except Refusal as refusal:
             if argument.secret or not _with_password(operation, given):
                 raise
@@ -154,7 +155,11 @@ def _switch(switch: Switch, given: Given) -> Any:  # noqa: ANN401 - each has its
     value = given.get(switch.name)
     if not switch.value:
         return value is not None
-    return None if value is None else switch.read(_text(value))
+    return None if value is None else _value(switch, value)
+
+
+def _value(what: Argument | Switch, value: object) -> Any:  # noqa: ANN401 - see `_argument`
+    return value if isinstance(value, File) else what.read(_text(value))
 
 
 def _text(value: object) -> str:

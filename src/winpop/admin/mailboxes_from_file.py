@@ -16,8 +16,10 @@ from typing import BinaryIO
 from winpop.admin.contract import Batches, Work
 from winpop.admin.outcomes import Outcome, Table
 from winpop.auth import passwords
+from winpop.auth.contract import FILE
 from winpop.db.contract import Reader
-from winpop.directory import domains, mailboxes
+from winpop.directory import domains, mailboxes, settings
+from winpop.directory.mailboxes import Kept
 from winpop.terms.names import Address, DomainName
 from winpop.terms.refusals import Refusal, not_understood
 
@@ -30,11 +32,11 @@ _HASH = "$argon2id$"
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row that can be read. `secret` is a hash, or a password that is not hashed yet."""
+    """A row that can be read. `secret` is what is kept of a password, or one that is not hashed yet."""
 
     line: int
     address: Address
-    secret: str | bytes = field(repr=False)
+    secret: Kept | bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,11 @@ class _Counts:
 def add_from_file(batches: Batches, file: BinaryIO) -> Outcome:
     """Make the mailboxes of a file. The outcome is complete when every row is in or was there already."""
     counts = _Counts()
+    if settings.load(batches.database).auth != FILE:
+        raise Refusal(
+            "wrong-method",
+            "A file of passwords is for the encrypted password file; 'winpop get auth' shows what is set.",
+        )
     try:
         _add_all(batches, file, counts)
     except KeyboardInterrupt:
@@ -124,7 +131,7 @@ def _hashing() -> Iterator[Callable[[list[_Row]], Iterator[list[_Row]]]]:
     from concurrent.futures import ThreadPoolExecutor  # here: no other operation needs it
 
     def hashed(row: _Row) -> _Row:
-        secret = row.secret if isinstance(row.secret, str) else passwords.make_hash(row.secret)
+        secret = row.secret if isinstance(row.secret, Kept) else passwords.keep(row.secret)
         return _Row(row.line, row.address, secret)
 
     def in_time(rows: list[_Row]) -> Iterator[list[_Row]]:
@@ -150,7 +157,7 @@ def _add(work: Work, rows: list[_Row], counts: _Counts) -> Outcome:
     known: dict[DomainName, domains.Domain] = {}
     for row in rows:
         name = row.address.domain
-        assert isinstance(row.secret, str)
+        assert isinstance(row.secret, Kept)
         try:
             known[name] = known.get(name) or domains.find(work.transaction, name)
             mailboxes.add(work.transaction, known[name], row.address, row.secret)
@@ -253,7 +260,7 @@ def _row(number: int, fields: list[str] | None, *, only_hashes: bool) -> _Row | 
         )
     try:
         if only_hashes or secret.startswith(_HASH):
-            return _Row(number, address, passwords.check_hash(secret))
+            return _Row(number, address, Kept(passwords.check_hash(secret)))
         return _Row(number, address, passwords.check(secret))
     except Refusal as refusal:
         return _Skipped(number, str(address), refusal.code, refusal.sentence)

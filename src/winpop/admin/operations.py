@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from winpop.admin import accounts, locks, settings
+from winpop.admin import accounts, certificates, locks, settings
 from winpop.admin.audit import audit, read_count
 from winpop.admin.backup_words import read_keep, read_time
 from winpop.admin.check import check
@@ -18,6 +18,7 @@ from winpop.admin.domains_and_mailboxes import add, delete, deletion_question, s
 from winpop.admin.mailboxes_from_file import add_from_file
 from winpop.admin.outcomes import Outcome
 from winpop.admin.totals import stat
+from winpop.auth import passwords
 from winpop.terms.names import Address, DomainName, parse_target
 
 
@@ -47,8 +48,9 @@ _TABLE = (
         "add",
         "make a domain, or a mailbox with its account",
         """\
-A domain is made first, then its mailboxes. With the encrypted password file a mailbox needs /createuser; a
-password that is left out is asked for, or read from standard input. A file holds a line 'address,password' or
+A domain is made first, then its mailboxes. With the encrypted password file a mailbox needs /createuser; with local
+accounts or Active Directory an account that exists is taken, or /createuser makes one. A password that is left out is
+asked for, or read from standard input. A file holds a line 'address,password' or
 'address,password_hash' for each mailbox, hashes of the form $argon2id$; what is there already is left as it is,
 so that the same file can be given again.
 
@@ -58,10 +60,11 @@ so that the same file can be given again.
         add,
         (Argument("target", "DOMAIN | USER@DOMAIN", parse_target, unless="from"),),
         (
-            Switch("createuser", "make the mailbox's account", "PASSWORD", accounts.hash_of, secret=True),
+            Switch("createuser", "make the mailbox's account", "PASSWORD", accounts.new_password, secret=True),
             Switch("from", "make the mailboxes of a CSV file; - is standard input", "FILE", many=add_from_file),
         ),
         changes=True,
+        accounts=True,
         makes_home=True,
     ),
     Operation(
@@ -76,6 +79,7 @@ What is deleted cannot be brought back. On a terminal winpop asks first.
         (_TARGET,),
         (Switch("deleteuser", "delete the mailbox's account too; with the password file it always goes"),),
         changes=True,
+        accounts=True,
         question=deletion_question,
     ),
     Operation(
@@ -143,8 +147,9 @@ seen by other users of the computer. One that begins with -- goes after a lone -
 
   winpop changepwd alice@example.com""",
         accounts.change_password,
-        (_ADDRESS, Argument("newpassword", "NEWPASSWORD", accounts.hash_of, secret=True)),
+        (_ADDRESS, Argument("newpassword", "NEWPASSWORD", accounts.new_password, secret=True)),
         changes=True,
+        accounts=True,
     ),
     Operation(
         "createquotafile",
@@ -157,10 +162,21 @@ seen by other users of the computer. One that begins with -- goes after a lone -
     ),
     Operation(
         "migrateToAD",
-        "turn a mailbox's account into an Active Directory account (comes later)",
-        "  winpop migrateToAD alice@example.com",
+        "turn a mailbox's account into an Active Directory account",
+        """\
+Mail, unique-ids and lock of the mailbox stay as they are. An account that Active Directory has for this address is
+taken; where there is none, one is made, with the mailbox's own password where APOP or CRAM-MD5 have let it be kept,
+else with the one of /createuser.
+
+  winpop migrateToAD alice@example.com
+  winpop migrateToAD alice@example.com /createuser""",
         accounts.migrate_to_ad,
         (_ADDRESS,),
+        (
+            Switch(
+                "createuser", "the password of an account that is made", "PASSWORD", accounts.new_password, secret=True
+            ),
+        ),
         changes=True,
     ),
     Operation(
@@ -237,19 +253,66 @@ socketbacklog, socketmax, socketmin and socketthreshold together.
 A running service takes it at once; listeners and the number of workers when it runs with workers and no switch of
 its own overrides them. 'winpop get' shows the settings and what they mean. The value 'default' gives a setting its
 default back. The mail root can only be moved while the service is stopped, to a directory that is missing or empty;
-its mail goes along.
+its mail goes along. Another authentication method (auth) is taken when every mailbox has an account there, or a
+password here; else what stands in the way is listed, and nothing is changed.
 
   winpop set autologout 900
   winpop set port 110
   winpop set socket 1024 10000 10 10
+  winpop set ldapuser winpop@example.com /password
   winpop set mailroot /srv/mail""",
         settings.set_value,
         (
             Argument("name", "NAME", settings.read_name),
             Argument("values", "VALUE…", str, rest=True, path=True),
         ),
+        (
+            Switch(
+                "password",
+                "with ldapuser: the password of that account, kept sealed",
+                "PASSWORD",
+                passwords.check,
+                secret=True,
+            ),
+        ),
         changes=True,
         makes_home=True,
+    ),
+    Operation(
+        "certificate",
+        "show the certificates for TLS, take another one, or remove one",
+        """\
+CHAINFILE is PEM: the server's certificate, then the ones it is issued by, each after the one it has issued; the root
+may be left out. KEYFILE is its private key without a passphrase; one file may hold both and is then given twice. A
+client gets the certificate for the host name that it asks for, else the default. A certificate with the same names as
+one that is there takes its place; a running service takes it at once. Until there is one, TLS works with a
+certificate that signs itself. With /clients, clients may log on with certificates that an authority in CAFILE has
+signed (EXTERNAL), as the mailbox whose address is in them.
+
+  winpop certificate
+  winpop certificate fullchain.pem privkey.pem
+  winpop certificate fullchain.pem privkey.pem /default
+  winpop certificate /remove mail.example.com
+  winpop certificate /clients ca.pem
+  winpop certificate /clients none""",
+        certificates.certificate,
+        (
+            Argument("chainfile", "CHAINFILE", optional=True, path=True, file=True),
+            Argument("keyfile", "KEYFILE", optional=True, path=True, file=True),
+        ),
+        (
+            Switch("default", "make it the one for clients that ask for no name or an unknown one"),
+            Switch("remove", "remove the certificate with this name, or with just these, with commas", "NAME"),
+            Switch(
+                "clients",
+                "take clients' certificates that these sign",
+                "CAFILE | none",
+                file=True,
+                instead="none",
+            ),
+        ),
+        changes=True,
+        long=True,
     ),
     Operation(
         "audit",

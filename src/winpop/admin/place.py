@@ -6,9 +6,14 @@ Invariant: a home is only made for an operation that may make one; any other is 
 import os
 from collections.abc import Callable
 
-from winpop.db.contract import Database
+from winpop.auth.contract import DIRECTORY, LOCAL, Accounts
+from winpop.auth.local.accounts import LocalAccounts
+from winpop.auth.local.hands import Hands
+from winpop.auth.sealing import LDAP_PASSWORD, Sealing
+from winpop.db.contract import Database, Reader
 from winpop.db.home import Home, not_permitted
 from winpop.db.upgrade import open_upgraded
+from winpop.directory import settings as settings_table
 from winpop.terms.refusals import out_of_reach, readable
 
 
@@ -16,10 +21,18 @@ class Place:
     """A home, and its database from the first time that it is needed. It belongs to one thread."""
 
     def __init__(
-        self, home: Home, database: Database | None = None, tell: Callable[[str], None] = lambda _: None
+        self,
+        home: Home,
+        database: Database | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+        hands: Hands | None = None,
     ) -> None:
-        """Use `home`; with `database`, an open connection to it. `tell` is given the progress of an upgrade."""
+        """Use `home`; with `database`, an open connection to it. `tell` is given the progress of an upgrade.
+
+        `hands` are those of root, which local accounts are administered with.
+        """
         self.home = home
+        self._hands = hands
         self.copy = ""
         """The path of the copy that was made of the database before it was upgraded, if it was."""
         self._tell = tell
@@ -43,6 +56,20 @@ class Place:
             self._database, copy = open_upgraded(self.home, self._tell)
             self.copy = str(copy or "")
         return self._database
+
+    def accounts(self, method: int, reader: Reader) -> Accounts:
+        """Return what administers the accounts of an authentication method. Raises `Refusal`."""
+        if method == LOCAL:
+            return LocalAccounts(self._hands)
+        if method == DIRECTORY:
+            from winpop.auth.active_directory.accounts import DirectoryAccounts  # here: it brings TLS and LDAP
+
+            settings = settings_table.load(reader)
+            password = (
+                Sealing(self.home).open_text(settings.ldappassword, LDAP_PASSWORD) if settings.ldappassword else ""
+            )
+            return DirectoryAccounts(settings, password)
+        raise ValueError(method)  # the password file has no accounts but those of mailboxes
 
     def close(self) -> None:
         """Give the connection back."""

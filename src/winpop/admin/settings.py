@@ -10,19 +10,20 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
-from winpop.admin import mailroot
+from winpop.admin import mailroot, methods
 from winpop.admin.contract import Look, Work
 from winpop.admin.outcomes import Outcome, Table
+from winpop.auth.sealing import LDAP_PASSWORD, Sealing
 from winpop.db.contract import Reader
 from winpop.db.home import Home
-from winpop.directory import settings
+from winpop.directory import mailboxes, settings
 from winpop.terms.endpoints import Endpoint
 from winpop.terms.refusals import Refusal, not_understood, readable
 
 _LEAST_AUTOLOGOUT = 600  # RFC 1939 §3: "at least 10 minutes' duration"
 _LARGEST_PORT = 65535
 _DEFAULT = "default"
-_LISTENERS = ("pop3", "smtp", "lmtp")
+_LISTENERS = ("pop3", "pop3s", "smtp", "lmtp")
 
 
 def read_name(text: str) -> str:
@@ -46,9 +47,25 @@ def get(look: Look, name: str | None) -> Outcome:
     return _shown([_entry(look.home, stored, each) for each in names])
 
 
-def set_value(work: Work, name: str, values: str) -> Outcome:
-    """Change one setting; `socket` changes four together. `default` stands for a setting's default."""
+def set_value(work: Work, name: str, values: str, password: bytes | None) -> Outcome:
+    """Change one setting; `socket` changes four together. `default` stands for a setting's default.
+
+    `password` comes with the setting ldapuser, and is stored as ldappassword, sealed.
+    """
+    if password is not None and name != "ldapuser":
+        raise not_understood("unexpected-value", "/password is the password of ldapuser; no other setting has one.")
     match name:
+        case "auth":
+            return methods.change(work, _default(name, values))
+        case "ldapuser" if password is not None:
+            sealed = Sealing(work.home).seal_text(password.decode("utf-8", "surrogateescape"), LDAP_PASSWORD)
+            outcome = _store(work, {name: _default(name, values)})
+            settings.store(work.transaction, {"ldappassword": sealed})
+            return replace(outcome, sentence=f"Set: {name} {readable(values)}, and its password.", changed=True)
+        case "ldappassword" if values.lower() != _DEFAULT:
+            raise Refusal(
+                "secret-setting", "A password is no word for a command line: winpop set ldapuser NAME /password."
+            )
         case "mailroot":
             return mailroot.move(work, "" if values.lower() == _DEFAULT else values)
         case "port":
@@ -56,8 +73,19 @@ def set_value(work: Work, name: str, values: str) -> Outcome:
         case "socket":
             return _store(work, _sockets(values))
         case _:
-            outcome = _store(work, {name: settings.SETTINGS[name].default if values.lower() == _DEFAULT else values})
+            outcome = _store(work, {name: _default(name, values)})
+            if name in {"apop", "crammd5"} and not _wants_secrets(work.transaction):
+                mailboxes.forget_secrets(work.transaction)
             return replace(outcome, notes=_notes(name, values))
+
+
+def _wants_secrets(reader: Reader) -> bool:
+    now = settings.load(reader)
+    return bool(now.apop or now.crammd5)
+
+
+def _default(name: str, text: str) -> str:
+    return settings.SETTINGS[name].default if text.lower() == _DEFAULT else text
 
 
 def _store(work: Work, values: dict[str, str]) -> Outcome:
@@ -117,7 +145,24 @@ def _meet(one: Endpoint, two: Endpoint) -> bool:
 def _notes(name: str, text: str) -> tuple[str, ...]:
     if name == "autologout" and text.isdigit() and int(text) < _LEAST_AUTOLOGOUT:
         return (f"RFC 1939 asks for an autologout of at least {_LEAST_AUTOLOGOUT} seconds; some clients rely on it.",)
+    if text == "1" and name in _PRICES:
+        return (_PRICES[name],)
     return ()
+
+
+_SECRETS = (
+    "The price: from the next change or logon with a password on, passwords are kept so that this server can read them "
+    "(sealed under HOME/key), and who takes over the server has them."
+)
+_PRICES = {
+    "apop": f"{_SECRETS} APOP rests on MD5, which is broken, and what a listener overhears can be guessed at.",
+    "crammd5": f"{_SECRETS} What a listener overhears of CRAM-MD5 can be guessed at.",
+    "ntlm": (
+        "The price: NTLM does not know whom it talks to, so a logon can be relayed to another server, and one that is "
+        "overheard can be guessed at; Kerberos (the setting keytab) has neither fault."
+    ),
+}
+"""What it costs to switch a mechanism on, told when it is."""
 
 
 def _with_port(reader: Reader, text: str) -> str:
@@ -164,8 +209,11 @@ def _entry(home: Home, stored: dict[str, str], name: str) -> dict[str, str]:
     """Describe a setting. Where an empty value stands for something, what it stands for is shown."""
     setting = settings.SETTINGS[name]
     found = {"mailroot": lambda: str(home.mail), "hostname": settings.own_hostname}
-    default = setting.default or found[name]()
-    return {"name": name, "value": stored.get(name) or default, "default": default, "meaning": setting.meaning}
+    default = setting.default or found.get(name, str)()
+    value = stored.get(name) or default
+    if setting.secret:
+        value = "(set)" if value else ""
+    return {"name": name, "value": value, "default": default, "meaning": setting.meaning}
 
 
 def _shown(entries: list[dict[str, str]]) -> Outcome:

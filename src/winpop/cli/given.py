@@ -12,6 +12,8 @@ from typing import BinaryIO
 from winpop.admin.contract import Given, Operation, Secret
 from winpop.cli import terminal
 from winpop.cli.arguments import Command
+from winpop.terms import files
+from winpop.terms.files import File
 from winpop.terms.refusals import Kind, Refusal, not_understood, readable
 
 SEEN = (
@@ -23,9 +25,9 @@ SEEN = (
 def given_by(command: Command, operation: Operation, closing: ExitStack) -> tuple[Given, tuple[str, ...]]:
     """Return what an operation is given, and notes about the way it was; `closing` closes the files.
 
-    Raises `Refusal` (`too-many-arguments`, `no-such-file`, `not-permitted`).
+    Raises `Refusal` (`too-many-arguments`, `no-such-file`, `not-permitted`, `file-too-large`).
     """
-    given: dict[str, str | Secret | BinaryIO] = {}
+    given: dict[str, str | Secret | File | BinaryIO] = {}
     seen = False
     words = list(command.words)
     for argument in operation.arguments:
@@ -35,7 +37,7 @@ def given_by(command: Command, operation: Operation, closing: ExitStack) -> tupl
             continue
         text = " ".join(words) if argument.rest else words[0]
         del words[: None if argument.rest else 1]
-        given[argument.name] = _secret(text) if argument.secret else text
+        given[argument.name] = _secret(text) if argument.secret else _read(text) if argument.file else text
         seen |= argument.secret
     if words:
         takes = " ".join(argument.shown for argument in operation.arguments) or "no words"
@@ -53,6 +55,9 @@ def given_by(command: Command, operation: Operation, closing: ExitStack) -> tupl
         elif switch.many:
             assert value is not None
             given[switch.name] = closing.enter_context(_open(value))
+        elif switch.file:
+            assert value is not None
+            given[switch.name] = switch.instead if value.lower() == switch.instead else _read(value)
         else:
             given[switch.name] = value or ""
     return given, (SEEN,) if seen else ()
@@ -60,6 +65,19 @@ def given_by(command: Command, operation: Operation, closing: ExitStack) -> tupl
 
 def _secret(text: str) -> Secret:
     return lambda: text
+
+
+def _read(name: str) -> File:
+    with _open(name) as file:
+        try:
+            octets = file.read(files.LONGEST + 1)
+        except OSError as error:
+            raise _cannot_be_read(name, error) from None
+    if len(octets) > files.LONGEST:
+        raise not_understood(
+            "file-too-large", f"The file {readable(name)} has more than {files.LONGEST} octets, the most that is read."
+        )
+    return File("/dev/stdin" if name == "-" else name, octets)
 
 
 def _open(name: str) -> AbstractContextManager[BinaryIO]:
@@ -72,5 +90,9 @@ def _open(name: str) -> AbstractContextManager[BinaryIO]:
     except PermissionError:
         raise Refusal("not-permitted", f"You may not read the file {readable(name)}.", Kind.NOT_PERMITTED) from None
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "no file can have that name"
-        raise not_understood("no-such-file", f"The file {readable(name)} cannot be read: {why}.") from None
+        raise _cannot_be_read(name, error) from None
+
+
+def _cannot_be_read(name: str, error: Exception) -> Refusal:
+    why = getattr(error, "strerror", None) or "no file can have that name"
+    return not_understood("no-such-file", f"The file {readable(name)} cannot be read: {why}.")

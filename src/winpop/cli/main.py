@@ -15,12 +15,13 @@ from winpop.admin.contract import Given, Operation
 from winpop.admin.invoke import invoke, question
 from winpop.admin.operations import OPERATIONS
 from winpop.admin.place import Place
+from winpop.auth.local.root_hands import root_hands
 from winpop.cli import help as helping
 from winpop.cli import render, surroundings, terminal
 from winpop.cli.arguments import Command, parse, wants_json
 from winpop.cli.given import given_by
 from winpop.cli.serving import serve
-from winpop.db.home import become_owner
+from winpop.db.home import become_owner, check_owner
 from winpop.terms.refusals import Refusal, not_understood, out_of_reach
 
 
@@ -54,10 +55,13 @@ def _run(typed: Sequence[str], *, as_json: bool) -> int:
     actor = surroundings.actor()
     with contextlib.ExitStack() as closing:
         given, notes = given_by(command, operation, closing)
+        hands = root_hands() if operation.accounts and check_owner(home.path) is not None else None
+        if hands is not None:
+            closing.callback(hands.close)
         become_owner(home.path)
         progress = terminal.Progress()
         closing.callback(progress.end)
-        place = Place(home, tell=progress.tell)
+        place = Place(home, tell=progress.tell, hands=hands)
         closing.callback(place.close)
         if "yes" not in command.switches and terminal.is_there():
             _confirm(place, operation, given)

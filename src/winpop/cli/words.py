@@ -60,7 +60,7 @@ when every listener accepts.
   winpop serve --pop3 127.0.0.1:1110 --smtp 127.0.0.1:1025""",
             (
                 Switch("pop3", "where POP3 listens", "HOST:PORT"),
-                Switch("pop3s", "where POP3 over TLS listens (comes later)", "HOST:PORT"),
+                Switch("pop3s", "where POP3 over TLS listens", "HOST:PORT"),
                 Switch("smtp", "where mail comes in by SMTP", "HOST:PORT"),
                 Switch("lmtp", "where mail comes in by LMTP", "HOST:PORT"),
                 Switch("submission", "where users hand in mail (comes later)", "HOST:PORT"),

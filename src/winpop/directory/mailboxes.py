@@ -12,6 +12,18 @@ from winpop.directory.domains import Domain, as_name
 from winpop.terms.names import Address, DomainName
 from winpop.terms.refusals import Refusal
 
+FILE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of a password: its hash, SCRAM keys in the form of RFC 5803 §3, and itself, sealed, where asked."""
+
+    password_hash: str
+    scram_sha_1: str | None = None
+    scram_sha_256: str | None = None
+    secret: bytes | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
@@ -22,6 +34,12 @@ class Mailbox:
     domain_locked: bool
     own_lock: bool
     password_hash: str | None
+    method: int = FILE
+    """The authentication method by its documented number: 1 local accounts, 2 Active Directory, 3 password file."""
+    account: str | None = None
+    """The identifier of the account where the method is not the password file."""
+    account_changes: int = 0
+    """How often the account's password was changed from here."""
 
     @property
     def locked(self) -> str | None:
@@ -31,11 +49,13 @@ class Mailbox:
 
 _SELECT = """
     SELECT mailbox.id, CAST(mailbox.name AS BLOB), CAST(domain.name AS BLOB), domain_lock.domain_id IS NOT NULL,
-           mailbox_lock.mailbox_id IS NOT NULL, CAST(password.hash AS BLOB)
+           mailbox_lock.mailbox_id IS NOT NULL, CAST(password.hash AS BLOB), account.method,
+           CAST(account.identifier AS BLOB), account.changes
     FROM domain JOIN mailbox ON mailbox.domain_id = domain.id
     LEFT JOIN domain_lock ON domain_lock.domain_id = domain.id
     LEFT JOIN mailbox_lock ON mailbox_lock.mailbox_id = mailbox.id
     LEFT JOIN password ON password.mailbox_id = mailbox.id
+    LEFT JOIN account ON account.mailbox_id = mailbox.id
 """
 _ASKED_AT_ONCE = 500
 _DAMAGED_HASH = "damaged"
@@ -93,13 +113,23 @@ def count(reader: Reader, domain: Domain | None = None) -> tuple[int, int]:
     return every, locked
 
 
-def add(transaction: Transaction, domain: Domain, address: Address, password_hash: str) -> None:
-    """Make a mailbox with its account. Raises `Refusal` (`mailbox-exists`)."""
+def by_account(reader: Reader, method: int, account: str) -> Mailbox | None:
+    """Return the mailbox of an account that is not in the password file, or None."""
+    row = reader.one(f"{_SELECT} WHERE account.method = ? AND account.identifier = ?", method, account)
+    return None if row is None else _mailbox(row)
+
+
+def make(transaction: Transaction, domain_id: int, address: Address) -> int:
+    """Make a mailbox without an account; return its identifier. Raises `Refusal` (`mailbox-exists`)."""
     if look_up(transaction, address) is not None:
         raise Refusal("mailbox-exists", f"The mailbox {address} is here already.")
     sql = "INSERT INTO mailbox (domain_id, name) VALUES (?, ?)"
-    identifier = transaction.insert(sql, domain.id, address.mailbox)
-    set_password(transaction, identifier, password_hash)
+    return transaction.insert(sql, domain_id, address.mailbox)
+
+
+def add(transaction: Transaction, domain: Domain, address: Address, kept: Kept | str) -> None:
+    """Make a mailbox with a password in the password file. Raises `Refusal` (`mailbox-exists`)."""
+    set_password(transaction, make(transaction, domain.id, address), kept)
 
 
 def delete(transaction: Transaction, mailbox: Mailbox) -> None:
@@ -117,21 +147,114 @@ def unlock(transaction: Transaction, mailbox: Mailbox) -> None:
     transaction.run("DELETE FROM mailbox_lock WHERE mailbox_id = ?", mailbox.id)
 
 
-def set_password(transaction: Transaction, mailbox_id: int, password_hash: str) -> None:
-    """Keep the hash of a password, in place of the one before."""
+def set_password(transaction: Transaction, mailbox_id: int, kept: Kept | str) -> None:
+    """Keep a password, or the hash of one, in place of all that was kept of the one before."""
+    kept = Kept(kept) if isinstance(kept, str) else kept
     transaction.run(
-        "INSERT INTO password (mailbox_id, hash) VALUES (?, ?) "
-        "ON CONFLICT (mailbox_id) DO UPDATE SET hash = excluded.hash",
+        "INSERT INTO password (mailbox_id, hash, scram_sha_1, scram_sha_256, secret) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (mailbox_id) DO UPDATE SET hash = excluded.hash, scram_sha_1 = excluded.scram_sha_1, "
+        "scram_sha_256 = excluded.scram_sha_256, secret = excluded.secret",
         mailbox_id,
-        password_hash,
+        kept.password_hash,
+        kept.scram_sha_1,
+        kept.scram_sha_256,
+        kept.secret,
     )
 
 
+def learn(transaction: Transaction, mailbox_id: int, kept: Kept) -> None:
+    """Keep more of a password whose hash is there already; what is kept of another password stays as it is."""
+    transaction.run(
+        "UPDATE password SET scram_sha_1 = coalesce(scram_sha_1, ?), scram_sha_256 = coalesce(scram_sha_256, ?), "
+        "secret = coalesce(secret, ?) WHERE mailbox_id = ? AND hash = ?",
+        kept.scram_sha_1,
+        kept.scram_sha_256,
+        kept.secret,
+        mailbox_id,
+        kept.password_hash,
+    )
+
+
+def kept(reader: Reader, mailbox_id: int) -> Kept | None:
+    """Return what is kept of the password of a mailbox, or None where it has none that can be read."""
+    row = reader.one(
+        "SELECT CAST(hash AS BLOB), CAST(scram_sha_1 AS BLOB), CAST(scram_sha_256 AS BLOB), secret FROM password "
+        "WHERE mailbox_id = ?",
+        mailbox_id,
+    )
+    if row is None:
+        return None
+    password_hash = _hash(row[0])
+    one, two = (value.decode("ascii", "replace") if isinstance(value, bytes) else None for value in row[1:3])
+    secret = row[3] if isinstance(row[3], bytes) else None
+    return None if password_hash is None else Kept(password_hash, one, two, secret)
+
+
+def all_have_scram_keys(reader: Reader) -> bool:
+    """Tell whether every mailbox can be logged on to by SCRAM."""
+    sql = (
+        "SELECT EXISTS (SELECT 1 FROM password WHERE scram_sha_256 IS NULL) OR EXISTS (SELECT 1 FROM account) OR "
+        "EXISTS (SELECT 1 FROM password WHERE scram_sha_1 IS NULL AND scram_sha_256 IS NOT NULL)"
+    )
+    return not reader.number(sql)
+
+
+def set_account(transaction: Transaction, mailbox_id: int, method: int, account: str) -> None:
+    """Give a mailbox an account of another method; what is kept of its password in the password file, sleeps.
+
+    Raises `Refusal` (`account-taken`).
+    """
+    other = by_account(transaction, method, account)
+    if other is not None and other.id != mailbox_id:
+        raise Refusal("account-taken", f"That account is the account of {other.address} already.")
+    transaction.run(
+        "INSERT INTO account (mailbox_id, method, identifier) VALUES (?, ?, ?) ON CONFLICT (mailbox_id) DO UPDATE SET "
+        "method = excluded.method, identifier = excluded.identifier",
+        mailbox_id,
+        method,
+        account,
+    )
+
+
+def forget_account(transaction: Transaction, mailbox_id: int) -> None:
+    """Let the password file hold for a mailbox again."""
+    transaction.run("DELETE FROM account WHERE mailbox_id = ?", mailbox_id)
+
+
+def forget_password(transaction: Transaction, mailbox_id: int) -> None:
+    """Forget what is kept of the password of a mailbox whose account is elsewhere."""
+    transaction.run("DELETE FROM password WHERE mailbox_id = ?", mailbox_id)
+
+
+def forget_secrets(transaction: Transaction) -> None:
+    """Forget all passwords that this server could read; their hashes and SCRAM keys stay."""
+    transaction.run("UPDATE password SET secret = NULL WHERE secret IS NOT NULL")
+
+
+def count_account_change(transaction: Transaction, mailbox_id: int) -> None:
+    """Note that the password of a mailbox's account was changed: what was remembered of the old one holds no more."""
+    transaction.run("UPDATE account SET changes = changes + 1 WHERE mailbox_id = ?", mailbox_id)
+
+
+def every(reader: Reader) -> list[Mailbox]:
+    """Return all mailboxes by domain and name."""
+    return [_mailbox(row) for row in reader.all(f"{_SELECT} ORDER BY domain.name, mailbox.name")]
+
+
 def _mailbox(row: Row) -> Mailbox:
-    identifier, name, domain, domain_locked, own_lock, password_hash = row
+    identifier, name, domain, domain_locked, own_lock, password_hash, method, account, changes = row
     assert isinstance(identifier, int)
     address = Address(DomainName(as_name(domain)), as_name(name))
-    return Mailbox(identifier, address, bool(domain_locked), bool(own_lock), _hash(password_hash))
+    return Mailbox(
+        identifier,
+        address,
+        bool(domain_locked),
+        bool(own_lock),
+        _hash(password_hash),
+        method if isinstance(method, int) else FILE,
+        None if account is None else as_name(account),
+        changes if isinstance(changes, int) else 0,
+    )
 
 
 def _hash(value: Value) -> str | None:

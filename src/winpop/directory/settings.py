@@ -24,6 +24,8 @@ class Setting:
     default: str
     meaning: str
     read: Callable[[str], Any]
+    secret: bool = False
+    """It is a password: sealed where it is stored, and never shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,14 @@ class Settings:
     trusted: tuple[Network, ...]
     threadcount: int
     sparequired: int
+    scram: int
+    scramplus: int
+    apop: int
+    crammd5: int
+    ntlm: int
+    proxies: tuple[Network, ...]
+    expire: int | None
+    logindelay: int
     socketmax: int
     socketmin: int
     socketthreshold: int
@@ -55,6 +65,9 @@ class Settings:
     idlemax: int
     logonqueue: int
     failuredelay: int
+    failuredelaymax: int
+    failurerate: int
+    logoncache: int
     logontime: int
     autologout: int
     stalltime: int
@@ -66,6 +79,21 @@ class Settings:
     smtplinelength: int
     smtptimeout: int
     datatime: int
+    pamservice: str
+    ldapservers: tuple[str, ...]
+    ldapca: str
+    ldapbase: str
+    ldapuser: str
+    ldappassword: str
+    ldapcreatein: str
+    ldapadmins: str
+    ldaptimeout: int
+    keytab: str
+    ntlmhelper: str
+    oauthissuer: str
+    oauthaudience: str
+    oauthkeys: str
+    oauthclaim: str
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:
@@ -113,17 +141,52 @@ def _path(text: str) -> str:
     return text
 
 
+def _text(text: str) -> str:
+    if len(text) > _LONGEST_TEXT or not text.isprintable():
+        raise _bad(text, f"take at most {_LONGEST_TEXT} characters that can be printed")
+    return text
+
+
+def _word(text: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_.:/-]{0,99}", text):
+        raise _bad(text, "take one word of letters, digits and _ . : / -")
+    return text
+
+
+def _days(text: str) -> int | None:
+    return None if text.lower() == "never" else _number(1, 36500)(text)
+
+
+def _ldap_servers(text: str) -> tuple[str, ...]:
+    words = tuple(text.replace(",", " ").split())
+    if words == ("none",):
+        return ()
+    if not words or not all(map(_LDAP.fullmatch, words)):
+        raise _bad(
+            text, "take addresses such as ldaps://dc1.example.com,ldaps://dc2.example.com (ldap:// means StartTLS)"
+        )
+    return words
+
+
+def _issuer(text: str) -> str:
+    if text and not re.fullmatch(r"https://[!-~]+", text):
+        raise _bad(text, "take an https: address, as the tokens have it in their claim iss")
+    return text
+
+
 def _bad(text: str, advice: str) -> Refusal:
     return not_understood("bad-value", f"'{readable(text)}' cannot be the value; {advice}.")
 
 
 _DAY = 86400
+_LONGEST_TEXT = 1000
+_LDAP = re.compile(rf"ldaps?://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?")
 
 _TABLE = (
     Setting(
         "auth",
         "3",
-        "authentication method: 3 encrypted password file (1 local accounts and 2 Active Directory come later)",
+        "authentication method of new mailboxes: 1 local accounts, 2 Active Directory, 3 encrypted password file",
         _number(1, 3),
     ),
     Setting(
@@ -139,7 +202,7 @@ _TABLE = (
         "where POP3 listens, HOST:PORT or off; 'set port' changes the port alone",
         _endpoint,
     ),
-    Setting("pop3s", "off", "where POP3 over TLS listens; comes later", _endpoint),
+    Setting("pop3s", "off", "where POP3 over TLS listens, HOST:PORT or off; pop3 offers TLS by STLS", _endpoint),
     Setting("smtp", "127.0.0.1:25", "where mail comes in by SMTP, HOST:PORT or off", _endpoint),
     Setting("lmtp", "off", "where mail comes in by LMTP, HOST:PORT or off", _endpoint),
     Setting("submission", "off", "where users hand in mail; comes later", _endpoint),
@@ -158,7 +221,40 @@ _TABLE = (
         parse_networks,
     ),
     Setting("threadcount", "2", "worker processes", _number(1, 64)),
-    Setting("sparequired", "0", "1 refuses plaintext logons; comes with TLS and SPA", _number(0, 1)),
+    Setting("sparequired", "0", "1 refuses passwords in clear, also from trusted networks", _number(0, 1)),
+    Setting(
+        "scram",
+        "1",
+        "SCRAM logons: 0 never, 1 where every mailbox has its keys, 2 also where some have none yet",
+        _number(0, 2),
+    ),
+    Setting(
+        "scramplus",
+        "1",
+        "SCRAM-PLUS, bound to the TLS connection: 0 never, 1 where the runtime has tls-exporter, which some clients "
+        "insist on, 2 always (else with tls-server-end-point alone)",
+        _number(0, 2),
+    ),
+    Setting(
+        "apop", "0", "1 offers APOP; its price: passwords are kept so that this server can read them", _number(0, 1)
+    ),
+    Setting(
+        "crammd5",
+        "0",
+        "1 offers CRAM-MD5; its price: passwords are kept so that this server can read them",
+        _number(0, 1),
+    ),
+    Setting(
+        "ntlm",
+        "0",
+        "1 offers NTLM (SPA) with Active Directory; its price: what is overheard can be guessed at, and relayed",
+        _number(0, 1),
+    ),
+    Setting(
+        "proxies", "none", "networks of proxies, which say by the PROXY protocol who the client is", parse_networks
+    ),
+    Setting("expire", "never", "days that mail is kept, then it is deleted, fetched or not; or never", _days),
+    Setting("logindelay", "0", "seconds between two logons to a mailbox; 0: no delay", _number(0, 86400)),
     Setting("socketmax", "10000", "open sessions in all; at this number new connections wait", _number(1, 32000)),
     Setting(
         "socketmin",
@@ -197,6 +293,21 @@ _TABLE = (
     Setting(
         "failuredelay", "1", "seconds until a failed logon is answered, whatever the reason; 0: at once", _number(0, 60)
     ),
+    Setting(
+        "failuredelaymax", "30", "seconds to which the delay grows for a client that goes on guessing", _number(0, 300)
+    ),
+    Setting(
+        "failurerate",
+        "5",
+        "failed logons a second from one network, above which its logons wait; 0: as many as come",
+        _number(0, 1000),
+    ),
+    Setting(
+        "logoncache",
+        "600",
+        "seconds for which a password that was right is remembered, so that it need not be verified; 0: not at all",
+        _number(0, _DAY),
+    ),
     Setting("logontime", "120", "seconds for a logon, from the connection on", _number(1, _DAY)),
     Setting(
         "autologout",
@@ -223,6 +334,46 @@ _TABLE = (
         _number(1, _DAY),
     ),
     Setting("datatime", "1800", "seconds for a message to come in, from MAIL to the final dot", _number(1, _DAY)),
+    Setting("pamservice", "winpop", "local accounts: the PAM service, a file in /etc/pam.d", _word),
+    Setting(
+        "ldapservers",
+        "none",
+        "Active Directory: domain controllers in the order they are tried, such as ldaps://dc1.example.com, or none",
+        _ldap_servers,
+    ),
+    Setting("ldapca", "", "Active Directory: file of the authority of their certificates; empty: the system's", _path),
+    Setting("ldapbase", "", "Active Directory: where accounts are looked for; empty: the whole domain", _text),
+    Setting("ldapuser", "", "Active Directory: the account that winpop looks things up with", _text),
+    Setting(
+        "ldappassword",
+        "",
+        "Active Directory: its password, given as 'winpop set ldapuser NAME /password'",
+        _text,
+        secret=True,
+    ),
+    Setting("ldapcreatein", "", "Active Directory: where accounts are made; empty: the container Users", _text),
+    Setting(
+        "ldapadmins",
+        "",
+        "Active Directory: group whose members, also by other groups, administer this server; empty: nobody",
+        _text,
+    ),
+    Setting("ldaptimeout", "5", "Active Directory: seconds to wait for a domain controller", _number(1, 60)),
+    Setting(
+        "keytab", "", "Active Directory: file with the keys of the service pop/HOST, for GSSAPI; empty: off", _path
+    ),
+    Setting(
+        "ntlmhelper",
+        "/usr/bin/ntlm_auth --helper-protocol=squid-2.5-ntlmssp",
+        "Active Directory: the program of Samba's winbind that verifies NTLM",
+        _text,
+    ),
+    Setting("oauthissuer", "", "OAuth: who issues the tokens, an https: address; empty: no tokens are taken", _issuer),
+    Setting("oauthaudience", "", "OAuth: for whom a token has to be issued; needed", _text),
+    Setting(
+        "oauthkeys", "", "OAuth: the issuer's keys (JWKS), https: address or file; empty: found at the issuer", _text
+    ),
+    Setting("oauthclaim", "email", "OAuth: the claim that holds the mailbox address", _word),
 )
 SETTINGS = {setting.name: setting for setting in _TABLE}
 """Every setting by its name, in the order in which they are shown."""
@@ -231,15 +382,8 @@ ALIASES = {"authentication": "auth"}
 SOCKET = ("socketbacklog", "socketmax", "socketmin", "socketthreshold")
 """What the word `socket` means, in the documented order of its arguments."""
 
-LATER = {
-    "pop3s": "POP3 over TLS",
-    "submission": "Submission",
-    "http": "The console",
-    "sparequired": "Refusing plaintext logons (it needs TLS or SPA)",
-}
+LATER = {"submission": "Submission", "http": "The console"}
 """Settings of parts that come later; they can be read and not yet be set."""
-
-_METHODS_OF_LATER = {1: "Local accounts", 2: "Active Directory"}
 
 
 def find(name: str) -> Setting:
@@ -294,12 +438,8 @@ def store(transaction: Transaction, values: dict[str, str]) -> None:
         if name in LATER:
             raise Refusal("not-yet", f"{LATER[name]} is not part of this version yet, so {name} cannot be set.")
         # An empty default stands for something that is found at run time.
-        value = SETTINGS[name].read(text) if text != SETTINGS[name].default else None
-        if name == "auth" and value in _METHODS_OF_LATER:
-            raise Refusal(
-                "not-yet",
-                f"{_METHODS_OF_LATER[value]} authentication is not part of this version yet; auth stays 3.",
-            )
+        if text != SETTINGS[name].default:
+            SETTINGS[name].read(text)
     if not values.keys().isdisjoint(SOCKET):
         _check_sockets(load(transaction, values))
     for name, text in values.items():

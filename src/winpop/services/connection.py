@@ -1,24 +1,34 @@
 """One connection: bytes between a socket and a pure session, and the clock that the session does not have.
 
-What a protocol needs beyond bytes (logons, messages, deliveries) its own class answers: `pop3`, `smtp`. Invariants:
-while a need is being answered nothing else happens to the session but an end; bytes are read only while the session
-uses them and written only while the client takes them, so that what a connection holds in memory is bounded; every
-connection has a deadline at every moment.
+What a protocol needs beyond bytes (logons, messages, deliveries) its own class answers: `pop3`, `smtp`. Before its
+dialogue begins a connection may have to say for whom it comes (the PROXY protocol, from proxies that an administrator
+has named), and to make its TLS handshake. Invariants: while a need is being answered nothing else happens to the
+session but an end; bytes are read only while the session uses them and written only while the client takes them, so
+that what a connection holds in memory is bounded; every connection has a deadline at every moment, and is counted
+before its handshake; no byte that came in clear is ever read as if it had come over TLS.
 """
 
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+from winpop.protocol import proxy
+from winpop.services.handshake import Handshake
+from winpop.services.tls import alpn_is_right
 from winpop.services.world import World
 from winpop.terms.endpoints import IPAddress, parse_peer, within
+
+if TYPE_CHECKING:
+    import ssl
 
 T = TypeVar("T")
 _MOST_UNUSED = 16 * 1024
 """Octets that came in and wait, above which the socket is not read."""
 _LOOK_AGAIN = 5.0
 """Seconds after which a connection's clock is looked at again, at the latest."""
+_HEADER = 30.0
+"""Seconds for the header of the PROXY protocol."""
 _LINGER = 3.0
 """Seconds that what a client still sends is read and dropped, so that it can read the last reply."""
 
@@ -26,8 +36,12 @@ _LINGER = 3.0
 class Session(Protocol):
     """What all sessions have. Needs, answers and endings are each protocol's own."""
 
-    closed: bool
     commands: int
+
+    @property
+    def closed(self) -> bool:
+        """Whether no further reply will come."""
+        ...
 
     @property
     def backlog(self) -> int:
@@ -67,6 +81,8 @@ class Connection(asyncio.Protocol, ABC):
     """The part that is the same for all protocols."""
 
     kind = ""
+    implicit_tls = False
+    """TLS begins with the connection (RFC 8314 §3)."""
     overloaded: Any
     """The ending, in the protocol's own terms, of a connection for which there is no room."""
     stopping: Any
@@ -92,6 +108,12 @@ class Connection(asyncio.Protocol, ABC):
         self._progress = self.began
         self._closing = False
         self._half_closed = False
+        self._header: proxy.Header | None = None
+        """The header of the PROXY protocol, while it is not all there."""
+        self._handshake: Handshake | None = None
+        """The TLS handshake, while the next byte belongs to it."""
+        self._handshaking = False
+        self.tls: ssl.SSLObject | None = None
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
 
@@ -135,14 +157,40 @@ class Connection(asyncio.Protocol, ABC):
             self._transport.abort()
             self.lost = True
             return
-        settings = self.world.settings
         self.peer = parse_peer(peername[0])
-        self.trusted = within(self.peer, settings.trusted)
-        self.session = self.open_session()
         self.connections.every.add(self)
+        if within(self.peer, self.world.settings.proxies):
+            self._header = proxy.Header()
+            self.session = self.open_session()  # until it is known who comes, nothing is said
+            self._watch_clock()
+        else:
+            self._arrive(self.peer)
+
+    def _arrive(self, peer: IPAddress) -> None:
+        """Begin with the peer that is known now."""
+        settings = self.world.settings
+        self.peer = peer
+        self.trusted = within(peer, settings.trusted)
+        self.session = self.open_session()
+        if self.implicit_tls:
+            self._handshake = Handshake(self._transport, self, early=True)
         if not self.admit() and len(self.connections.waiting) > settings.socketbacklog:
             self._turn_away()
         self._watch_clock()
+
+    def _read_header(self, data: bytes) -> None:
+        """Take the header of the PROXY protocol, and go on with what follows it."""
+        header = self._header
+        assert header is not None
+        header.feed(data)
+        if header.state is proxy.State.BROKEN:
+            self.world.log.warning("proxy", peer=self.peer, error=header.flaw)
+            self.leave("not the PROXY protocol")
+        elif header.state is proxy.State.DONE:
+            self._header = None
+            self._arrive(header.source or self.peer)
+            if header.rest and not self.lost:
+                self.data_received(header.rest)
 
     def admit(self) -> bool:
         """Begin the dialogue, or wait where all workers together have as many connections as there may be."""
@@ -159,17 +207,71 @@ class Connection(asyncio.Protocol, ABC):
         self.began = self.last_used = self.world.loop.time()
         if address is not None and census.of(address) > settings.sessionsperaddress:
             self._turn_away()
+        elif self.implicit_tls:
+            self.secure()
         else:
             self.pump()
         return True
 
     def _turn_away(self) -> None:
+        if self.implicit_tls:
+            self.leave("too many connections")  # what could be said would be no TLS
+            return
         self.session.to_send()  # the greeting, which would be a promise
         self.end(self.overloaded, "too many connections")
 
+    # --- TLS ---
+
+    def secure(self) -> None:
+        """Begin TLS; `secured` follows, or the end of the connection."""
+        context = self.world.tls.context
+        if context is None:
+            self.leave("no certificate")
+            return
+        if self._handshake is None:
+            self._handshake = Handshake(self._transport, self, early=False)
+        self._handshaking = True
+        self._handshake.begin(self.world.loop, context, self._handshake_over)
+
+    def _handshake_over(self, transport: asyncio.Transport | None, why: str) -> None:
+        handshake, self._handshake, self._handshaking = self._handshake, None, False
+        if self.lost:
+            if transport is not None:
+                transport.abort()
+            return
+        if transport is None:
+            self.reason = f"no TLS: {why}"
+            self._answering = False
+            self._transport.abort()
+            self.connection_lost(None)  # the transport tells only the protocol of TLS
+            return
+        self._transport = transport
+        self.tls = transport.get_extra_info("ssl_object")
+        self._reading = True
+        if self.tls is None or not alpn_is_right(self.tls):
+            self.leave("another protocol was negotiated")
+            return
+        try:
+            self.secured()
+            if handshake is not None and handshake.first and not self.lost:
+                self.data_received(handshake.first)
+        except Exception as defect:  # noqa: BLE001 - a defect here ends this connection and no other
+            self.fail(defect)
+
+    def secured(self) -> None:
+        """Go on over TLS, with a session that begins over it."""
+        self.session = self.open_session()
+        self.last_used = self.world.loop.time()
+        self.pump()
+
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
-        if not self._closing and not self.lost:
+        if self._header is not None:
+            self._read_header(data)
+        elif self._handshake is not None:
+            if not self._handshake.take(data):
+                self.leave("sent in clear what belongs to TLS")
+        elif not self._closing and not self.lost:
             self.session.receive(data)
             if self._answering or self in self.connections.waiting:
                 self._throttle()
@@ -179,9 +281,11 @@ class Connection(asyncio.Protocol, ABC):
     def eof_received(self) -> bool:
         """Half-closed by the client: what it asked before is still answered, then the connection ends."""
         self._half_closed = True
+        if self._header is not None or self._handshake is not None:
+            return False
         if not (self._answering or self.lost or self._closing or self in self.connections.waiting):
             self.pump()
-        return not self.lost and not self._closing
+        return not self.lost and not self._closing and self.tls is None
 
     def pause_writing(self) -> None:
         """Stop making replies: the client does not take them."""
@@ -271,6 +375,9 @@ class Connection(asyncio.Protocol, ABC):
         """End the connection from this side; the client is told where its protocol has room for it."""
         if self.lost or self._closing or self.session.closed:
             return
+        if self._header is not None or self._handshake is not None:
+            self.leave(why)  # nothing can be said yet
+            return
         self.reason = why
         if self in self.connections.waiting:
             del self.connections.waiting[self]
@@ -359,8 +466,8 @@ class Connection(asyncio.Protocol, ABC):
             due = self._progress + self.world.settings.stalltime
         elif self._closing:
             due = self._progress + _LINGER
-        elif self._answering:
-            due = now + _LOOK_AGAIN
+        elif self._answering or self._handshaking:
+            due = now + _LOOK_AGAIN  # what is going on has a limit of its own
         else:
             due, ending = self._deadline()
         self._unsent = unsent
@@ -375,6 +482,8 @@ class Connection(asyncio.Protocol, ABC):
             self.end(ending, "timed out")
 
     def _deadline(self) -> tuple[float, Any]:
+        if self._header is not None:
+            return self.began + _HEADER, self.overloaded
         due, ending = self.deadline()
         return due, self.overloaded if self in self.connections.waiting else ending
 

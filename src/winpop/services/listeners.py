@@ -14,9 +14,9 @@ from winpop.directory.settings import Settings
 from winpop.terms.endpoints import Endpoint
 from winpop.terms.refusals import Kind, Refusal, out_of_reach
 
-BUILT = ("pop3", "smtp", "lmtp")
+BUILT = ("pop3", "pop3s", "smtp", "lmtp")
 """The listeners that there are; the others come later."""
-NOT_BUILT = ("pop3s", "submission", "http")
+NOT_BUILT = ("submission", "http")
 _UNSENT = 128 * 1024
 """Octets that the system takes from us before the client's window has room for them. Without it they are megabytes,
 of which a slow client takes none that we see for minutes, and looks like one that takes nothing."""

@@ -25,6 +25,7 @@ from winpop.services import listeners as listening
 from winpop.services.census import ROWS, Census
 from winpop.services.connection import where
 from winpop.services.housekeeping import keep_house
+from winpop.services.world import LogonParts
 from winpop.telemetry.log import Log
 from winpop.terms.endpoints import Endpoint
 from winpop.terms.refusals import Kind, Refusal, out_of_reach
@@ -62,6 +63,7 @@ class Service:
     endpoints: dict[str, Endpoint]
     census: int
     workers: int | None
+    parts: LogonParts
 
 
 class Master:
@@ -154,7 +156,7 @@ class Master:
             "winpop.services.worker",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            pass_fds=(*descriptors.values(), self.service.census),
+            pass_fds=(*descriptors.values(), self.service.census, *self.service.parts.descriptors),
             start_new_session=False,
         )
         worker = _Worker(process, row)
@@ -164,6 +166,8 @@ class Master:
             "overrides": self.service.overrides,
             "census": self.service.census,
             "row": row,
+            "shared": self.service.parts.shared,
+            "accounts": self.service.parts.accounts,
             "listeners": descriptors,
         }
         assert process.stdin is not None

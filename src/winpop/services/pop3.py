@@ -5,20 +5,30 @@ before QUIT is answered; a session is known to the worker before its lock is loo
 that is set meanwhile always finds it.
 """
 
-import asyncio
+import secrets
 import sqlite3
+from collections.abc import Coroutine
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from winpop import __version__
-from winpop.auth import methods
+from winpop.auth import logons
 from winpop.db import leases
 from winpop.protocol import pop3
 from winpop.protocol.pop3 import Ending
-from winpop.protocol.pop3.session import State
+from winpop.protocol.pop3.state import State
+from winpop.protocol.sasl import moves
+from winpop.services import tls
 from winpop.services.connection import Connection, where
 from winpop.store import maildrops, sweep
 from winpop.store.maildrops import BlobReader, DamagedError, Maildrop, Removed, Stored
+from winpop.terms.credentials import Credentials
 from winpop.terms.refusals import Refusal
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from winpop.auth.contexts import Context
 
 
 class Pop3Connection(Connection):
@@ -30,7 +40,7 @@ class Pop3Connection(Connection):
     session: pop3.Session
 
     def open_session(self) -> pop3.Session:
-        """Make the session; passwords in clear come from trusted networks only."""
+        """Make the session, with what this peer is offered."""
         settings = self.world.settings
         self.user = ""
         self.maildrop: Maildrop | None = None
@@ -42,19 +52,65 @@ class Pop3Connection(Connection):
         self._source_read = False
         self._plain = False
         self._logon: asyncio.Task[None] | None = None
-        limits = pop3.Limits(settings.linelength, settings.failuremax, settings.errormax)
-        return pop3.Session(limits, plaintext=self.trusted, implementation=f"winpop-{__version__}")
+        self._context: Context | None = None
+        self._context_closed: asyncio.Task[None] | None = None
+        self._utf8 = False
+        self._why = ""
+        limits = pop3.Limits(settings.linelength, failures=settings.failuremax, errors=settings.errormax)
+        return pop3.Session(limits, self._offer(), implementation=f"winpop-{__version__}")
+
+    def _offer(self) -> pop3.Offer:
+        """Say what this peer is offered: no password in clear but from trusted networks."""
+        world, settings = self.world, self.world.settings
+        secure = self.tls is not None
+        bindings = tls.bindings(self.tls) if self.tls is not None else {}
+        passwords = secure or (self.trusted and not settings.sparequired)
+        apop = settings.apop and world.logons.has_secrets()
+        return pop3.Offer(
+            logons=secure or self.trusted,
+            passwords=passwords,
+            stls=not secure and world.tls.context is not None,
+            mechanisms=world.logons.mechanisms(passwords=passwords, bindings=bindings, certificates=self._names()),
+            timestamp=f"<{secrets.token_hex(12)}@{settings.hostname}>".encode("ascii") if apop and not secure else None,
+            expire=settings.expire,
+            login_delay=settings.logindelay,
+            hostname=settings.hostname,
+            seed=secrets.token_bytes(16),
+            bindings=bindings,
+        )
+
+    def _names(self) -> list[str]:
+        """Return the addresses in the certificate that the client has shown."""
+        return tls.client_names(self.tls) if self.tls is not None else []
+
+    def secured(self) -> None:
+        """Go on over TLS: with the greeting, or where STLS was."""
+        if self.implicit_tls:
+            super().secured()
+        else:
+            self.session.supply(pop3.Secured(self._offer()))
+            self.supplied()
 
     def answer(self, need: pop3.Need) -> None:
-        """See to a logon, a message's bytes, or the update."""
+        """See to a logon, a handshake, a message's bytes, or the update."""
         match need:
-            case pop3.Logon(name, password):
+            case pop3.Logon(credentials, utf8):
+                self._later(self._log_on(credentials, utf8=utf8))
+            case pop3.StartTls():
                 self.later()
-                self._logon = self.world.loop.create_task(self._log_on(name, password))
+                self.secure()
             case pop3.Fetch(index):
                 self._fetch(index)
             case pop3.Update(indexes):
                 self._update(indexes)
+            case moves.Keys(name, hash_name):
+                self._later(self._supply_keys(name, hash_name))
+            case moves.Step(mechanism, token):
+                self._later(self._step(mechanism, token))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        self.later()
+        self._logon = self.world.loop.create_task(work)
 
     def end_session(self, reason: Ending) -> None:
         """End the session."""
@@ -75,59 +131,103 @@ class Pop3Connection(Connection):
     def release(self) -> None:
         """Give back the maildrop lock and the open file."""
         self._close_source()
+        self._drop_context()
         self._leave_maildrop()
 
     def facts(self) -> dict[str, object]:
         """Return what the log says."""
-        return {"user": self.user or "-", "retrieved": self.retrieved, "removed": self.removed}
+        version = {"tls": self.tls.version()} if self.tls is not None else {}
+        return {"user": self.user or "-", **version, "retrieved": self.retrieved, "removed": self.removed}
 
     # --- logon ---
 
-    async def _log_on(self, name: str, password: bytes) -> None:
+    async def _log_on(self, credentials: Credentials, *, utf8: bool) -> None:
         """Credentials first, then the administrative lock, then the maildrop lock."""
-        began = self.world.loop.time()
         try:
-            answer = await self._logon_answer(name, password)
-            if isinstance(answer, pop3.Refused):
-                # By the clock, not so long on top: how long a check took would tell who has a mailbox.
-                await asyncio.sleep(began + self.world.settings.failuredelay - self.world.loop.time())
+            self._utf8 = utf8
+            answer = await self._logon_answer(credentials)
+            self._drop_context()
             if not isinstance(answer, pop3.Opened):
-                self.world.log.warning("logon", user=name, peer=self.peer, refused=type(answer).__name__)
+                self._say_refused(credentials, type(answer).__name__)
             self.session.supply(answer)
             self.supplied()
         except Exception as error:  # noqa: BLE001 - a defect ends this connection and no other
             self.fail(error)
 
-    async def _logon_answer(self, name: str, password: bytes) -> pop3.Answer:
+    def _say_refused(self, credentials: Credentials, answer: str) -> None:
+        name = getattr(credentials, "name", "") or getattr(credentials, "principal", "")
+        why = {"why": self._why} if self._why else {}
+        self.world.log.warning("logon", user=name, peer=self.peer, refused=answer, **why)
+
+    async def _logon_answer(self, credentials: Credentials) -> pop3.Answer:
+        self._why = ""
         try:
-            verdict = await self._verdict(name, password)
+            verdict = await self._verdict(credentials)
             # From here on no other task of this worker runs before the session is known to it.
             return self._enter(verdict)
         except Refusal as refusal:
-            self.world.log.critical("logon", user=name, peer=self.peer, error=refusal.code)
+            self.world.log.critical("logon", peer=self.peer, error=refusal.code)
             self._leave_maildrop()
             return pop3.Unavailable()
 
-    async def _verdict(self, name: str, password: bytes) -> methods.Verdict:
+    async def _verdict(self, credentials: Credentials) -> logons.Verdict:
         try:
-            return await self.world.method.check(name, password)
+            return await self.world.logons.check(
+                logons.Attempt(
+                    credentials, self.peer, self.trusted, certificates=tuple(self._names()), gone=lambda: self.lost
+                )
+            )
         except Exception as error:  # noqa: BLE001 - rows that are not as they should be are no reason to hang up
             self._say_defect(error)
-            return methods.CannotSay()
+            return logons.CannotSay()
 
-    def _enter(self, verdict: methods.Verdict) -> pop3.Answer:
+    async def _supply_keys(self, name: str, hash_name: str) -> None:
+        try:
+            keys = await self.world.logons.keys(name, hash_name)
+            self.session.supply(keys if keys is not None else moves.Unavailable())
+            self.supplied()
+        except Exception as error:  # noqa: BLE001 - a defect ends this connection and no other
+            self.fail(error)
+
+    async def _step(self, mechanism: str, token: bytes) -> None:
+        """Give a token to the security context of this exchange; one that has ended is dropped."""
+        try:
+            if self._context is None:
+                self._context = self.world.logons.begin(mechanism)
+            answer = await self._context.step(token)
+            if not isinstance(answer, moves.Continue):
+                if self._context.why:
+                    self.world.log.warning("logon", mechanism=mechanism, peer=self.peer, why=self._context.why)
+                self._drop_context()
+            self.session.supply(answer)
+            self.supplied()
+        except Exception as error:  # noqa: BLE001 - a defect ends this connection and no other
+            self.fail(error)
+
+    def _drop_context(self) -> None:
+        if self._context is not None:
+            self._context_closed = self.world.loop.create_task(self._context.close())  # kept until it is over
+            self._context = None
+
+    def _enter(self, verdict: logons.Verdict) -> pop3.Answer:
         match verdict:
-            case methods.Stranger():
+            case logons.Stranger(why):
+                self._why = why
                 return pop3.Refused()
-            case methods.CannotSay():
+            case logons.CannotSay(why):
+                self._why = why
                 return pop3.Unavailable()
-            case methods.Known(mailbox):
+            case logons.Known(mailbox):
                 if mailbox.locked:
                     return pop3.Locked(mailbox.locked)
                 if self.lost or self.session.closed:
                     return pop3.Unavailable()
                 if not self.world.leases.take(leases.mailbox_number(mailbox.id)):
                     return pop3.InUse()
+                if self.world.logindelay.left(mailbox.id, self.world.settings.logindelay) > 0:
+                    self.world.leases.free(leases.mailbox_number(mailbox.id))
+                    return pop3.TooSoon()
+                self.world.logindelay.logged_on(mailbox.id)
                 self.user = str(mailbox.address)
                 self.maildrop = Maildrop(mailbox.id, (), self.session.listing)
                 self.connections.logged_on[mailbox.id] = self
@@ -135,7 +235,7 @@ class Pop3Connection(Connection):
 
     def _list(self, mailbox_id: int) -> pop3.Answer:
         try:
-            self.maildrop = maildrops.open_maildrop(self.world.reader, mailbox_id)
+            self.maildrop = maildrops.open_maildrop(self.world.reader, mailbox_id, utf8=self._utf8)
         except Refusal:
             raise
         except Exception as error:  # noqa: BLE001 - as in `_verdict`
@@ -167,14 +267,30 @@ class Pop3Connection(Connection):
             return
         if stored is None:
             self.session.supply(pop3.Unreadable(permanent=True))
-        elif stored.octets is not None:
-            self.retrieved += 1
-            self.session.supply(pop3.Piece(stored.prefix + stored.octets, last=True, plain=stored.plain))
-        else:
-            self.retrieved += 1
-            self._stored, self._index = stored, index
+            return
+        self.retrieved += 1
+        self._index = index
+        if stored.octets is None:
+            self._stored = stored if self._utf8 else stored.downgraded()
             self.later()
-            self.world.in_thread(partial(BlobReader, self.world.blobs, stored), self.guarded(self._opened))
+            self.world.in_thread(partial(BlobReader, self.world.blobs, self._stored), self.guarded(self._opened))
+        elif stored.international and not self._utf8:
+            self.later()  # a hostile header takes its time
+            self.world.in_thread(stored.downgraded, self.guarded(self._downgraded))
+        else:
+            self._give(stored)
+
+    def _give(self, stored: Stored) -> None:
+        assert stored.octets is not None
+        self.session.supply(pop3.Piece(stored.prefix + stored.octets, last=True, plain=stored.plain))
+
+    def _downgraded(self, stored: Stored | BaseException) -> None:
+        """Give a message as clients without UTF8 get it (RFC 6858 §4)."""
+        if isinstance(stored, BaseException):
+            self._unreadable(stored)
+        else:
+            self._give(stored)
+            self.supplied()
 
     def _find(self, index: int) -> Stored | None:
         """Return a message as its row has it. Raises `DamagedError` where that is not what came in."""
@@ -291,3 +407,9 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError | Refusal):
         return str(error) or type(error).__name__
     return f"{type(error).__name__} {where(error)}"
+
+
+class Pop3sConnection(Pop3Connection):
+    """One client that fetches mail, over TLS from the beginning."""
+
+    implicit_tls = True

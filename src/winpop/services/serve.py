@@ -14,16 +14,21 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+from winpop.admin import certificates
+from winpop.auth.contract import LOCAL
+from winpop.auth.local.helper import Helper, start_helper
+from winpop.auth.shared import Shared
 from winpop.db.contract import Database
 from winpop.db.home import Home, become_owner, check_owner
 from winpop.db.leases import SERVICE, Leases
 from winpop.db.upgrade import open_upgraded
 from winpop.directory import settings as settings_table
+from winpop.directory.settings import Settings
 from winpop.services import listeners as listening
 from winpop.services.census import Census
 from winpop.services.master import Master, Service
 from winpop.services.worker import run_loop, serve
-from winpop.services.world import mail_root, mail_root_missing
+from winpop.services.world import LogonParts, mail_root, mail_root_missing
 from winpop.telemetry.log import Log, LogThread
 from winpop.terms.refusals import Refusal, readable
 
@@ -68,19 +73,32 @@ def _run(  # noqa: PLR0913 - what `run` has, and what it has found
         become_owner(home.path)
         _only_service(home).close()  # if it is ours that listens there, say so instead
         raise
+    helper = None
     try:
+        helper = _local_accounts(home, database, settings)
         become_owner(home.path)
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             log.warning("root", detail="the home belongs to root, so the service runs as root; chown it to a user")
         leases = _only_service(home)
         try:
             _make_mail_root(home, database)  # only now: it cannot be moved any more
-            return _serve(Service(home, overrides, listeners, endpoints, Census.make(), workers), log, as_json=as_json)
+            certificates.ensure(database, settings.hostname)
+            parts = LogonParts(Shared.make(), helper.descriptor if helper else None)
+            service = Service(home, overrides, listeners, endpoints, Census.make(), workers, parts)
+            return _serve(service, log, as_json=as_json)
         finally:
             leases.close()
     finally:
+        if helper is not None:
+            helper.close()
         for listener in listeners.values():
             listener.close()
+
+
+def _local_accounts(home: Home, database: Database, settings: Settings) -> Helper | None:
+    """Start the helper for local accounts, where there are any: it keeps what this process is about to give up."""
+    used = database.number("SELECT EXISTS (SELECT 1 FROM account WHERE method = ?)", LOCAL)
+    return start_helper(home.path.stat().st_uid) if used or settings.auth == LOCAL else None
 
 
 def _serve(service: Service, log: Log, *, as_json: bool) -> int:
@@ -95,6 +113,7 @@ def _serve(service: Service, log: Log, *, as_json: bool) -> int:
                 service.home,
                 overrides=service.overrides,
                 census=Census(service.census, 0),
+                parts=service.parts,
                 listeners=service.listeners,
                 ready=lambda: ready(0),
             )

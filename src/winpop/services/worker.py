@@ -23,9 +23,9 @@ from winpop.services import listeners as listening
 from winpop.services.census import Census
 from winpop.services.connection import Connection, Connections, where
 from winpop.services.housekeeping import keep_house
-from winpop.services.pop3 import Pop3Connection
+from winpop.services.pop3 import Pop3Connection, Pop3sConnection
 from winpop.services.smtp import LmtpConnection, SmtpConnection
-from winpop.services.world import World
+from winpop.services.world import LogonParts, World
 from winpop.terms.refusals import Refusal
 
 _LOOK = 0.2
@@ -33,7 +33,12 @@ _LOOK = 0.2
 _LOG_DELAY = 0.05
 _MINUTE = 60.0
 
-PROTOCOLS: dict[str, type[Connection]] = {"pop3": Pop3Connection, "smtp": SmtpConnection, "lmtp": LmtpConnection}
+PROTOCOLS: dict[str, type[Connection]] = {
+    "pop3": Pop3Connection,
+    "pop3s": Pop3sConnection,
+    "smtp": SmtpConnection,
+    "lmtp": LmtpConnection,
+}
 
 
 class Worker:
@@ -63,6 +68,7 @@ class Worker:
         for listener in self._listeners.values():
             listener.close()  # else the system would go on accepting what nobody serves, and keep the port
         await self._drain()
+        await world.logons.close()
         for task in tasks:
             task.cancel()  # only now: a lock ends the sessions of a worker that drains, too
 
@@ -139,6 +145,7 @@ class Worker:
             await asyncio.sleep(_LOOK)
             try:
                 self._take_changes()
+                self.world.tls.remind()
                 if not self._stopping.is_set():
                     await self._mind_the_total()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next lock has to be seen
@@ -149,7 +156,7 @@ class Worker:
         world = self.world
         generation = world.changes()
         if generation != world.generation:
-            world.take_settings()
+            world.take_changes()
             self._mind_the_listeners()
             self._end_sessions()
             world.generation = generation  # last: what failed on the way is looked at again
@@ -208,18 +215,20 @@ async def serve(  # noqa: PLR0913 - the orders of a worker, each by name
     *,
     overrides: dict[str, str],
     census: Census,
+    parts: LogonParts,
     listeners: dict[str, socket.socket],
     ready: Callable[[], None],
     orders_end: int | None = None,
 ) -> int:
     """Be a worker until SIGTERM, SIGINT, or the end of the stream with descriptor `orders_end`."""
     loop = asyncio.get_running_loop()
-    world = World(home, overrides, census, loop)
+    world = World(home, overrides, census, parts, loop)
     try:
         worker = Worker(world, listeners, alone=orders_end is None)
         loop.set_exception_handler(
             lambda _, context: worker.complain(context.get("exception") or RuntimeError(context["message"]))
         )
+        sys.unraisablehook = lambda caught: _unraised(worker, caught.exc_value)
         if orders_end is None:
             for number in (signal.SIGTERM, signal.SIGINT):
                 try:
@@ -234,6 +243,12 @@ async def serve(  # noqa: PLR0913 - the orders of a worker, each by name
     finally:
         world.close()
     return 0
+
+
+def _unraised(worker: Worker, error: BaseException | None) -> None:
+    """Log what nobody can catch; a name in a handshake that is no name (SNI) is the client's own affair."""
+    if isinstance(error, Exception) and not isinstance(error, UnicodeError):
+        worker.complain(error)
 
 
 def _on_end(loop: asyncio.AbstractEventLoop, descriptor: int, worker: Worker) -> None:
@@ -253,6 +268,7 @@ def main() -> int:
                 Home(Path(orders["home"])),
                 overrides=orders["overrides"],
                 census=Census(orders["census"], orders["row"]),
+                parts=LogonParts(orders["shared"], orders["accounts"]),
                 listeners=listeners,
                 ready=lambda: _say({"ready": True}),
                 orders_end=sys.stdin.fileno(),

@@ -10,16 +10,28 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from winpop.auth.methods import PasswordFile
+from winpop.auth.active_directory.service import ActiveDirectory
+from winpop.auth.contract import DIRECTORY, FILE, LOCAL, Method
+from winpop.auth.local.method import LocalMethod
+from winpop.auth.logindelay import LoginDelay
+from winpop.auth.logons import Logons, Memory
+from winpop.auth.password_file import PasswordFile
+from winpop.auth.remembered import Remembered
+from winpop.auth.sealing import LDAP_PASSWORD, Sealing
+from winpop.auth.shared import Shared
+from winpop.auth.throttle import Throttle
+from winpop.db.contract import Transaction
 from winpop.db.home import Home
 from winpop.db.leases import Leases
 from winpop.db.sqlite import Sqlite
 from winpop.db.writer import Writer
 from winpop.directory import settings as settings_table
 from winpop.services.census import Census
+from winpop.services.tls import Tls
 from winpop.store.blobs import Blobs
 from winpop.telemetry.log import Log, LogThread
 from winpop.terms.refusals import Refusal, out_of_reach, readable
@@ -29,10 +41,32 @@ _ROOM_HOLDS = 1.0
 """Seconds between two looks at the free disk."""
 
 
+@dataclass(frozen=True, slots=True)
+class LogonParts:
+    """What a service made for the logons of all its workers: descriptors that they inherit."""
+
+    shared: int
+    """Of the memory that they share."""
+    accounts: int | None
+    """Of the helper for local accounts, None where there is none."""
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All of them."""
+        return (self.shared,) if self.accounts is None else (self.shared, self.accounts)
+
+
 class World:
     """What a worker's connections use. `reader` is for the event loop's own thread, `writer` for changes."""
 
-    def __init__(self, home: Home, overrides: dict[str, str], census: Census, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        home: Home,
+        overrides: dict[str, str],
+        census: Census,
+        parts: LogonParts,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         """Open everything. Raises `Refusal`."""
         self.home = home
         self.loop = loop
@@ -44,7 +78,6 @@ class World:
         self._overrides = overrides
         self.settings = settings_table.load(self.reader, overrides)
         self.generation = self.changes()
-        self.take_settings()
         self.leases = Leases(home.leases)
         self.blobs = mail_root(home, self.settings)
         if not self.blobs.is_made():
@@ -56,16 +89,54 @@ class World:
         self._checks = 0
         self._room = True
         self._look_for_room = 0.0
-        self.method = PasswordFile(self.reader, self._check)
+        self._sealing = Sealing(home)
+        self.shared = Shared(parts.shared)
+        self.logindelay = LoginDelay(self.shared)
+        self.tls = Tls(self.log)
+        memory = Memory(Throttle(self.shared), Remembered(self.shared), self.logindelay)
+        self._local = LocalMethod(parts.accounts, lambda: self.settings.pamservice, waiting=self.settings.logonqueue)
+        self._directory_settings: tuple[object, ...] = ()
+        self._going: set[asyncio.Task[None]] = set()
+        self.logons = Logons(self, {}, memory, self._sealing)
+        self.take_changes()
 
     def changes(self) -> int:
         """Return the number of the last administrative change: the change feed."""
         return self.reader.number("SELECT max(id) FROM audit")
 
-    def take_settings(self) -> None:
-        """Take the settings as they are now; they hold for what begins from now on."""
+    def take_changes(self) -> None:
+        """Take settings and certificates as they are now; they hold for what begins from now on."""
         self.settings = settings_table.load(self.reader, self._overrides)
         self.log.level = self.settings.logging
+        self.tls.take(self.reader)
+        self.logons.methods = self._methods()
+
+    def _methods(self) -> dict[int, Method]:
+        """Return the methods that can be asked; one whose settings have changed begins anew."""
+        methods: dict[int, Method] = {FILE: PasswordFile(self.in_hashing_thread), LOCAL: self._local}
+        settings = self.settings
+        names = [name for name in settings_table.SETTINGS if name.startswith("ldap")]
+        configured = tuple(getattr(settings, name) for name in names)
+        before = self.logons.methods.get(DIRECTORY)
+        if configured == self._directory_settings:
+            return methods | ({DIRECTORY: before} if before is not None else {})
+        self._directory_settings = configured
+        if before is not None:
+            task = self.loop.create_task(before.close())
+            self._going.add(task)
+            task.add_done_callback(self._going.discard)
+        if settings.ldapservers:
+            methods[DIRECTORY] = ActiveDirectory(settings, self._ldap_password())
+        return methods
+
+    def _ldap_password(self) -> str:
+        """Return the password that Active Directory is looked up with; one that cannot be opened is as good as none."""
+        try:
+            sealed = self.settings.ldappassword
+            return self._sealing.open_text(sealed, LDAP_PASSWORD) if sealed else ""
+        except Refusal as refusal:
+            self.log.critical("ldappassword", error=refusal)
+            return ""
 
     def has_room(self) -> bool:
         """Tell whether mail may come in: there is more free disk than is kept for everything else."""
@@ -90,8 +161,12 @@ class World:
 
         self.files.submit(work).add_done_callback(done)
 
-    async def _check(self, verify: Callable[[], bool]) -> bool:
-        """Check a password in a thread. Raises `TimeoutError` when too many wait already."""
+    def submit(self, work: Callable[[Transaction], None]) -> None:
+        """Make a small change some time, and be silent when it fails."""
+        self.writer.submit(work, lambda _: None)
+
+    async def in_hashing_thread(self, verify: Callable[[], bool]) -> bool:
+        """Do slow work on a password in a thread. Raises `TimeoutError` when too much waits already."""
         if self._checks >= self.settings.logonqueue:
             raise TimeoutError
         self._checks += 1
@@ -108,6 +183,7 @@ class World:
         self.reader.close()
         self.leases.close()
         self.census.close()
+        self.shared.close()
         self.log.defer = None
         self.log.flush()
         self._log_thread.close()
