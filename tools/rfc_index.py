@@ -33,6 +33,8 @@ class Claim:
 
     rfc: str
     title: str
+    support: str = ""
+    """What of the RFC is kept, where the sections alone do not say it."""
     without: dict[str, str] = field(default_factory=dict)
     """Why there is no citation in the code or in a test, for each of "code" and "test"."""
 
@@ -43,7 +45,7 @@ def read_index(path: Path) -> dict[Section, Claim]:
     for rfc in tomllib.loads(path.read_text("utf-8"))["rfc"]:
         for section, entry in rfc["sections"].items():
             titled = {"title": entry} if isinstance(entry, str) else dict(entry)
-            index[rfc["number"], section] = Claim(rfc["title"], titled.pop("title"), titled)
+            index[rfc["number"], section] = Claim(rfc["title"], titled.pop("title"), rfc.get("support", ""), titled)
     return index
 
 
@@ -87,7 +89,12 @@ def page(index: dict[Section, Claim], code: dict[Section, set[str]], tests: dict
     rows = [
         "# The standards, section by section",
         "",
-        "Made by `tools/rfc_index.py --write` from `docs/rfc-index.toml` and the citations in the code.",
+        "Made by `tools/rfc_index.py --write` from `docs/rfc-index.toml` and the citations in the code. Where we",
+        "differ on purpose, [deviations.md](deviations.md) says why.",
+        "",
+        "| RFC | title | what of it |",
+        "|---|---|---|",
+        *overview(index),
     ]
     number = 0
     for section in sorted(index, key=order):
@@ -96,7 +103,7 @@ def page(index: dict[Section, Claim], code: dict[Section, set[str]], tests: dict
             number = section[0]
             rows += [
                 "",
-                f"## RFC {number}: {claim.rfc}",
+                f'## <a id="rfc-{number}"></a>RFC {number}: {claim.rfc}',
                 "",
                 "| § | title | code | tests |",
                 "|---|---|---|---|",
@@ -107,6 +114,15 @@ def page(index: dict[Section, Claim], code: dict[Section, set[str]], tests: dict
         ]
         rows.append(f"| {section[1]} | {claim.title} | {places[0]} | {places[1]} |")
     return "\n".join(rows) + "\n"
+
+
+def overview(index: dict[Section, Claim]) -> Iterator[str]:
+    """Yield a row for each RFC."""
+    for number in sorted({number for number, _ in index}):
+        sections = sorted((section for section in index if section[0] == number), key=order)
+        claim = index[sections[0]]
+        kept = claim.support or ", ".join(f"§{name}" for _, name in sections)
+        yield f"| [{number}](#rfc-{number}) | {claim.rfc} | {kept} |"
 
 
 def order(section: Section) -> tuple[int, ...]:

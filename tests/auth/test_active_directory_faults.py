@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from auth import directories
+from auth.authorities import authority, root_of
 from auth.conformance import LAWS, Account, Law, Subject
 from auth.directories import Behaviour, Directory, Memory, Server, Trust, after_start_tls, in_memory, in_tls
 from winpop.auth.active_directory import ActiveDirectory, DirectoryAccounts, ber
@@ -381,3 +382,18 @@ def test_no_password_shows_in_what_python_shows(trusted: Trust) -> None:
     method = ActiveDirectory(Directory(("ldaps://127.0.0.1",), trusted.ca), "CaNaRy-service")
     shown = repr(method) + repr(vars(method)) + repr(DirectoryAccounts(Directory(()), "CaNaRy-service"))
     assert "CaNaRy" not in shown
+
+
+def test_another_authority_in_the_file_is_taken_without_a_restart(memory: Memory, tmp_path: Path) -> None:
+    trusted = directories.trust(tmp_path, by="Somebody Else")
+    with in_memory(memory, trusted) as server:
+        settings = Directory((server.uri(),), trusted.ca)
+
+        async def main() -> None:
+            method = ActiveDirectory(settings, "service", pause=0)
+            assert isinstance(await method.check(str(ALICE), "alice", PASSWORD), CannotSay)
+            Path(trusted.ca).write_text(root_of(authority("Somebody Else")))
+            assert await method.check(str(ALICE), "alice", PASSWORD) == Right()
+            await method.close()
+
+        asyncio.run(main())

@@ -4,6 +4,7 @@ import argon2
 import pytest
 
 from winpop.auth import passwords
+from winpop.protocol.sasl import scram_keys
 from winpop.terms.refusals import Kind, Refusal
 
 RIGHT = "S\u00e9cret pass".encode()
@@ -153,3 +154,17 @@ def test_a_hash_that_could_not_be_computed_here_is_refused(text: str) -> None:
     with pytest.raises(Refusal) as caught:
         passwords.check_hash(text)
     assert (caught.value.code, caught.value.kind) == ("bad-password-hash", Kind.NOT_UNDERSTOOD)
+
+
+def test_what_is_kept_for_scram_is_right_and_dear_enough_to_guess() -> None:
+    """RFC 5803 §3 has the form, RFC 7677 §4 the least of rounds."""
+    kept = passwords.keep(b"secret")
+    assert passwords.verify(kept.password_hash, b"secret")
+    for text, name in ((kept.scram_sha_1, "SHA-1"), (kept.scram_sha_256, "SHA-256")):
+        assert text is not None
+        hash_name, keys = scram_keys.from_text(text)
+        assert hash_name == name
+        assert keys.iterations >= 4096
+        assert keys == scram_keys.derive(b"secret", name, keys.salt, keys.iterations)
+        assert keys != scram_keys.derive(b"Secret", name, keys.salt, keys.iterations)
+    assert passwords.keep(b"secret").scram_sha_256 != kept.scram_sha_256

@@ -7,9 +7,11 @@ time, each within the time limit; whatever goes wrong with the connection is `Un
 
 import asyncio
 import contextlib
+import functools
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from winpop.auth.active_directory import ber, messages
@@ -190,12 +192,12 @@ async def open_connection(server: Server, authority: str, timeout: float) -> Con
     `authority` is a file with the certificates of those who sign the servers', or empty: the system's. `timeout` is
     in seconds, for connecting and for each operation.
     """
-    context = trust(authority)
     wire = _Wire()
     connection = Connection(server, wire, timeout)
     host, port = server.endpoint
     async with _as_unreachable(server, wire, timeout):
         loop = asyncio.get_running_loop()
+        context = await asyncio.to_thread(trust, authority)  # reading the system's takes a tenth of a second
         if server.in_tls:
             await loop.create_connection(lambda: wire, host, port, ssl=context, server_hostname=host)
         else:
@@ -205,14 +207,19 @@ async def open_connection(server: Server, authority: str, timeout: float) -> Con
 
 
 def trust(authority: str) -> ssl.SSLContext:
-    """Return what says which certificates are good. Raises `Unreachable`."""
+    """Return what says which certificates are good; a file is read again when it has changed. Raises `Unreachable`."""
     try:
-        context = ssl.create_default_context(cafile=authority or None)
+        return _trust(authority, Path(authority).stat().st_mtime_ns if authority else 0)
     except ssl.SSLError:
         raise Unreachable(f"The file {authority} (ldapca) holds no certificate in PEM form; give another.") from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise Unreachable(f"The file {authority} (ldapca) cannot be read: {why}; give another.") from None
+
+
+@functools.lru_cache(maxsize=4)
+def _trust(authority: str, _changed: int) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=authority or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
