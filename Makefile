@@ -43,4 +43,6 @@ $(VENV)/installed: pyproject.toml tools/environment.sh
 
 $(VENV)/installed-dev: $(VENV)/installed
 	@sh tools/environment.sh $(PYTHON) $(VENV) '.[dev]'
+	@sh tools/environment.sh $(PYTHON) $(VENV) '.[dev-kerberos]' >$(VENV)/kerberos.log 2>&1 \
+	  || { echo "gssapi cannot be built, so Kerberos is not tested; run: sudo apt install gcc libc6-dev libkrb5-dev"; [ -z "$$CI" ]; }
 	@touch $@
