@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from winpop.admin.contract import Look
+from winpop.admin.place import Place
 from winpop.db.home import Home
 from winpop.db.sqlite import Sqlite
 from winpop.directory import domains, mailboxes
@@ -299,7 +300,7 @@ def look_inside(home: Home) -> State:
     database = Sqlite(home)
     try:
         with database.snapshot() as reader:
-            look = Look(home, reader)
+            look = Look(home, reader, Place(home).accounts)
             blobs = Blobs(home.mail_root(settings_table.stored(reader).get("mailroot", "")))
             mail, locked = {}, set()
             for domain in domains.every(look.reader):

@@ -100,6 +100,26 @@ def test_why_an_account_may_not_log_on_is_told_to_the_log_alone(domain: "Domain"
     assert words == {"b'-ERR [AUTH] The name or the password is wrong'"}
 
 
+def test_an_administrator_sees_why_an_account_may_not_log_on_and_who_administers(
+    domain: "Domain", installation: Path
+) -> None:
+    """The group ldapadmins is in a group that the account is not in itself."""
+
+    def facts(address: str) -> dict[str, str]:
+        return {fact["name"]: fact["value"] for fact in asked(installation, "account", address)["account"]}
+
+    name, address, _ = made(domain)
+    done(installation, "add", address)
+    assert facts(address)["state"] == "may log on"
+    domain.modify(domain.dn(name), userAccountControl="514")
+    assert facts(address)["state"] == "disabled"
+    assert facts(address)["pre-Windows 2000 name"] == name
+    done(installation, "set", "ldapadmins", "org-everyone")  # of which mail-staff is a member, of which pop-users is
+    assert facts(address)["administrator"] == "no"
+    done(installation, "add", f"alice@{MAIL}")
+    assert facts(f"alice@{MAIL}")["administrator"] == "yes"
+
+
 def test_a_lock_holds_and_its_mail_is_there_afterwards(domain: "Domain", service: Service) -> None:
     name, address, password = made(domain)
     done(service.home, "add", address)

@@ -6,8 +6,8 @@ keeps it: the password file, the operating system, or the directory.
 
 from dataclasses import dataclass, field, replace
 
-from winpop.admin.contract import Work
-from winpop.admin.outcomes import Outcome
+from winpop.admin.contract import Look, Work
+from winpop.admin.outcomes import Outcome, Table
 from winpop.auth import passwords
 from winpop.auth.contract import DIRECTORY, FILE
 from winpop.auth.sealing import Sealing, secret_context
@@ -118,6 +118,33 @@ def _known_password(work: Work, mailbox: Mailbox, createuser: NewPassword | None
             f"give the new account one: winpop migrateToAD {mailbox.address} /createuser.",
         )
     return Sealing(work.home).open(kept.secret, secret_context(mailbox.id))
+
+
+def describe(look: Look, address: Address) -> Outcome:
+    """Show where a mailbox's account is, and what keeps it from logging on, as far as that can be seen from here."""
+    mailbox = mailboxes.find(look.reader, address)
+    rows = [("method", f"{mailbox.method}, {NAMES[mailbox.method]}")]
+    if mailbox.method == FILE:
+        rows += _of_file(mailboxes.kept(look.reader, mailbox.id))
+    else:
+        assert mailbox.account is not None
+        rows += look.accounts(mailbox.method, look.reader).facts(mailbox.account)
+    locked = {"domain": "by its domain", "mailbox": "by its own lock", None: "no"}[mailbox.locked]
+    rows.append(("locked", locked))
+    return Outcome(
+        data={"address": str(address), "account": [{"name": name, "value": value} for name, value in rows]},
+        table=Table(("WHAT", "IT IS"), tuple(rows)),
+    )
+
+
+def _of_file(kept: Kept | None) -> list[tuple[str, str]]:
+    if kept is None:
+        return [("state", "it has no password; nobody can log on")]
+    has = [name for name, text in (("SHA-1", kept.scram_sha_1), ("SHA-256", kept.scram_sha_256)) if text]
+    return [
+        ("SCRAM keys", ", ".join(has) or "none; its next logon with a password brings them"),
+        ("readable password", "yes, sealed" if kept.secret else "no"),
+    ]
 
 
 def create_quota_file(work: Work, address: Address, user: str | None) -> Outcome:

@@ -24,16 +24,18 @@ Given = Mapping[str, str | Secret | File | BinaryIO]
 """What a face was given, by the names of arguments and switches; a switch without a value is the empty text."""
 
 
+AccountsOf = Callable[[int, Reader], Accounts]
+"""What administers the accounts of an authentication method (by its number) as the settings say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What a reading operation works with: a snapshot of the installation in `home`."""
 
     home: Home
     reader: Reader
+    accounts: AccountsOf
 
-
-AccountsOf = Callable[[int, Reader], Accounts]
-"""What administers the accounts of an authentication method (by its number) as the settings say."""
 
 Later = Callable[[Database], str | None]
 """Work for after the commit; it returns a note when something of it is left to be done."""

@@ -44,7 +44,7 @@ def invoke(
             raise
     if not operation.changes:
         with place.database().snapshot() as reader:
-            return operation.run(Look(place.home, reader), **words)
+            return operation.run(Look(place.home, reader, place.accounts), **words)
     try:
         for switch in operation.switches:
             if switch.many is not None and switch.name in given:
@@ -67,7 +67,7 @@ def question(place: Place, operation: Operation, given: Given) -> str | None:
         return None
     words = _read(operation, given, secret=False)
     with place.database().snapshot() as reader:
-        return operation.question(Look(place.home, reader), **words)
+        return operation.question(Look(place.home, reader, place.accounts), **words)
 
 
 @dataclass(frozen=True, slots=True)

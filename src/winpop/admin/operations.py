@@ -152,6 +152,17 @@ seen by other users of the computer. One that begins with -- goes after a lone -
         accounts=True,
     ),
     Operation(
+        "account",
+        "show where a mailbox's account is, and what keeps it from logging on",
+        """\
+With Active Directory: its names there, whether it is disabled, expired, locked out or must change its password, and
+whether it is an administrator of this server (a member of the group ldapadmins, also by other groups).
+
+  winpop account alice@example.com""",
+        accounts.describe,
+        (_ADDRESS,),
+    ),
+    Operation(
         "createquotafile",
         "give a mailbox a quota record (comes later)",
         "  winpop createquotafile alice@example.com /user:bob",

@@ -84,3 +84,7 @@ class Accounts(Protocol):
     def delete(self, account: str) -> None:
         """Delete an account; one that is gone already is no error."""
         ...
+
+    def facts(self, account: str) -> list[tuple[str, str]]:
+        """Return what an administrator may want to know of an account, and what keeps it from logging on."""
+        ...

@@ -56,6 +56,18 @@ class DirectoryAccounts:
             return False
         return self._run(lambda work: work.lookups.is_administrator(work.connection, who))
 
+    def facts(self, account: str) -> list[tuple[str, str]]:
+        """Return its names, what keeps it from logging on, and whether it is an administrator of this server."""
+        about = self.describe(account)
+        return [
+            ("distinguished name", about.dn),
+            ("user principal name", about.user_principal_name or "none"),
+            ("pre-Windows 2000 name", about.sam_account_name),
+            ("mail", about.mail or "none"),
+            ("state", ", ".join(about.states) or "may log on"),
+            ("administrator", "yes" if self.is_administrator(account) else "no"),
+        ]
+
     def create(self, address: Address, password: bytes) -> str:
         """Make the account of a mailbox, which can log on at once, and return its identifier.
 

@@ -6,6 +6,7 @@ has an account already keeps it; one that is made joins "POP3 Users" (`users.GRO
 these users' passwords can ever be tried from the network.
 """
 
+from winpop.auth.contract import NO_ACCOUNT
 from winpop.auth.local import users
 from winpop.auth.local.hands import Hands, OwnHands, refused_stranger, refused_system
 from winpop.terms.names import Address
@@ -43,6 +44,14 @@ class LocalAccounts:
     def set_password(self, account: str, password: bytes) -> None:
         """Give a user another password. Raises `Refusal`, as `OwnHands.set_password` does."""
         self._hands.set_password(account, password)
+
+    def facts(self, account: str) -> list[tuple[str, str]]:
+        """Return its name, and what keeps it from logging on; passwords and their dates are for root alone to see."""
+        user = users.look_up(account)
+        if user is None:
+            return [("user", account), ("state", NO_ACCOUNT)]
+        state = "a system account" if user.system else "may log on" if user.member else f"not in {users.GROUP}"
+        return [("user", account), ("state", state)]
 
     def delete(self, account: str) -> None:
         """Delete a user that was made for a mailbox. Raises `Refusal` (`not-made-here` and others)."""
