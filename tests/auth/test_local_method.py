@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from auth import local_parts as parts
+from auth.conformance import LAWS, Account, Law, Subject
 from auth.local_parts import PASSWORD
 from winpop.auth.contract import EXPIRED, MUST_CHANGE, NO_ACCOUNT, PASSWORD_EXPIRED, Answer, CannotSay, Right, Wrong
 from winpop.auth.local import pam, users
@@ -309,3 +310,17 @@ def test_it_serves_in_the_quick_event_loop_as_well(helper: Helper, service: str,
 def test_without_a_helper_nothing_can_be_said(service: str, user: str) -> None:
     assert "not to be had" in sentence(parts.check(None, service, user))
     assert parts.asking(None, service, lambda method: method.find(user)) is None
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_it_keeps(law: Law, helper: Helper, service: str, user: str) -> None:
+    """The laws of all methods; PAM itself counts no failures here."""
+    with parts.user(password="another-one") as other:
+        subject = Subject(
+            make=lambda: LocalMethod(helper.descriptor, lambda: service),
+            broken=lambda: LocalMethod(None, lambda: service),
+            one=Account(user, user, RIGHT),
+            other=Account(other, other, b"another-one"),
+            absent="nosuchuser",
+        )
+        asyncio.run(law(subject))
