@@ -7,8 +7,9 @@ import pytest
 
 from dialogues.world import ALICE, EVERY, IN_TLS, offer
 from winpop.protocol import pop3
-from winpop.protocol.pop3.authorization import COMMANDS
-from winpop.protocol.pop3.session import State
+from winpop.protocol.pop3 import authorization
+from winpop.protocol.pop3 import session as commands
+from winpop.protocol.pop3.state import State
 from winpop.protocol.sasl import moves
 from winpop.terms.credentials import Failed, Password, ScramKeys
 from winpop.terms.mail import Listing
@@ -285,12 +286,6 @@ def test_every_mechanism_that_is_offered_begins(mechanism: str) -> None:
         assert begun.state is State.AUTHORIZATION
 
 
-def test_each_command_has_its_place_in_one_table() -> None:
-    tables = pop3_tables()
-    assert not COMMANDS.keys() & tables
-
-
-def pop3_tables() -> set[bytes]:
-    from winpop.protocol.pop3.session import COMMANDS as OTHERS  # here: the same name
-
-    return {keyword for table in OTHERS.values() for keyword in table}
+def test_each_command_stands_in_one_table() -> None:
+    for table in commands.COMMANDS.values():
+        assert not authorization.COMMANDS.keys() & table.keys()

@@ -274,9 +274,9 @@ _TABLE = (
         "connections that may wait for an answer, at socketmax and in a rush",
         _number(1, 32000),
     ),
-    Setting("sessionsperaddress", "50", "open sessions from one address", _number(1, 32000)),
+    Setting("sessionsperaddress", "50", "open sessions from one address; 0: no limit", _number(0, 32000)),
     Setting("linelength", "255", "octets of a POP3 command line, its end included", _number(64, 8192)),
-    Setting("failuremax", "3", "failed logons before a connection is closed", _number(1, 1000)),
+    Setting("failuremax", "3", "failed logons before a connection is closed; 0: no limit", _number(0, 1000)),
     Setting("errormax", "20", "faulty commands before a connection is closed", _number(1, 100_000)),
     Setting(
         "idlemax",

@@ -205,7 +205,7 @@ class Connection(asyncio.Protocol, ABC):
         self._counted = True
         self.connections.waiting.pop(self, None)
         self.began = self.last_used = self.world.loop.time()
-        if address is not None and census.of(address) > settings.sessionsperaddress:
+        if address is not None and 0 < settings.sessionsperaddress < census.of(address):
             self._turn_away()
         elif self.implicit_tls:
             self.secure()

@@ -7,6 +7,7 @@ that is set meanwhile always finds it.
 
 import secrets
 import sqlite3
+import sys
 from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,7 @@ class Pop3Connection(Connection):
         self._context_closed: asyncio.Task[None] | None = None
         self._utf8 = False
         self._why = ""
-        limits = pop3.Limits(settings.linelength, failures=settings.failuremax, errors=settings.errormax)
+        limits = pop3.Limits(settings.linelength, failures=settings.failuremax or sys.maxsize, errors=settings.errormax)
         return pop3.Session(limits, self._offer(), implementation=f"winpop-{__version__}")
 
     def _offer(self) -> pop3.Offer:
