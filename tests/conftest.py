@@ -18,7 +18,8 @@ from winpop.db.sqlite import Sqlite
 from winpop.directory import domains, mailboxes
 from winpop.directory import settings as settings_table
 from winpop.directory.mailboxes import Kept
-from winpop.store.blobs import Content
+from winpop.store import downgrades
+from winpop.store.blobs import Blobs, Content
 from winpop.store.delivery import deliver
 from winpop.terms.names import Address, DomainName
 
@@ -126,6 +127,7 @@ def dialogue_server(dialogue_service: tuple[Home, dict[str, int]]) -> tuple[str,
         for address, mailbox in world.MAILBOXES.items():
             for message in mailbox.messages:
                 plain = not message.startswith(b".") and b"\n." not in message
-                deliver(transaction, [Address.parse(address)], Content(len(message), message, None), b"", plain=plain)
+                content = downgrades.reckon(Content(len(message), message, None), Blobs(home.mail))
+                deliver(transaction, [Address.parse(address)], content, b"", plain=plain)
     database.close()
     return "127.0.0.1", ports

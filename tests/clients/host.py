@@ -160,6 +160,7 @@ def running_host(directory: Path) -> Iterator[Host]:
     done(home, "add", ALICE, "/createuser", SECRET)
     done(home, "certificate", str(authority), str(key))
     done(home, "certificate", str(other), str(other_key))
+    done(home, "set", "scramplus", "2")
     with Service(home) as service:
         service.send(ALICE, MESSAGE)
         yield Host(service, authority, other, signing)

@@ -210,7 +210,7 @@ def offer(directives: frozenset[str] = frozenset(), *, tls: bool = False) -> pop
         logons=trusted,
         passwords=trusted,
         stls=not tls,
-        mechanisms=(IN_TLS if tls else IN_CLEAR) if trusted else (),
+        mechanisms=IN_TLS if tls else IN_CLEAR,
         hostname=HOSTNAME,
         seed=b"over TLS" if tls else b"in clear",
         bindings={"tls-server-end-point": END_POINT} if tls else {},

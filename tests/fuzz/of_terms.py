@@ -185,6 +185,7 @@ _VALUES = {
     "auth": "bad-value",
     "postmaster": "bad-address bad-mailbox-name bad-domain",
     "trusted": "bad-network",
+    "proxies": "bad-network",
     **dict.fromkeys(("pop3", "pop3s", "smtp", "lmtp", "submission", "http"), "bad-endpoint"),
 }
 

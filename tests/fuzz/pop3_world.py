@@ -48,7 +48,7 @@ def offer(flags: int, *, tls: bool) -> pop3.Offer:
         logons=trusted,
         passwords=passwords,
         stls=not tls and not flags & NO_TLS,
-        mechanisms=tuple(offered) if trusted else (),
+        mechanisms=tuple(offered),
         timestamp=b"<1@example.com>" if flags & DIGESTS else None,
         expire=30 if flags & DIGESTS else None,
         login_delay=flags & DIGESTS,

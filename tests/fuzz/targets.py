@@ -13,7 +13,8 @@ _SMTP = tuple(f"winpop.protocol.smtp.{name}" for name in ("session", "body", "da
 
 _READERS = (
     "winpop.directory.settings:"
-    "_number.<locals>.read _octets.<locals>.read _endpoint _address _hostname _path _bad find read_stored"
+    "_number.<locals>.read _octets.<locals>.read _endpoint _address _hostname _path _text _word "
+    "_days _ldap_servers _issuer _bad find read_stored"
 )
 _ARGUMENTS = ("winpop.cli.arguments", "winpop.cli.given:given_by", "winpop.cli.words:unknown_word")
 _LINES = "winpop.protocol.lines:Lines.append Lines.clear Lines.next looks_like_http"
@@ -33,7 +34,14 @@ TARGETS = {
     "pop3": Target(
         of_pop3.pop3_session,
         of_pop3.WORDS,
-        ("winpop.protocol.pop3.session", "winpop.protocol.pop3.multiline", _LINES),
+        (
+            "winpop.protocol.pop3.session",
+            "winpop.protocol.pop3.authorization",
+            "winpop.protocol.pop3.output",
+            "winpop.protocol.pop3.languages:language_for in_language",
+            "winpop.protocol.pop3.multiline",
+            f"{_LINES} Lines.begin_with",
+        ),
     ),
     "smtp": Target(of_smtp.smtp_session, of_smtp.WORDS, (*_SMTP, _LINES), longest=900),
     "lmtp": Target(of_smtp.lmtp_session, of_smtp.WORDS, (*_SMTP, _LINES), longest=900),

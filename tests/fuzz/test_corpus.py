@@ -24,7 +24,7 @@ from winpop.admin import invoke
 from winpop.cli import arguments, render
 from winpop.directory import settings
 from winpop.protocol import lines, pop3, smtp
-from winpop.protocol.pop3 import multiline
+from winpop.protocol.pop3 import authorization, multiline, output
 from winpop.protocol.pop3 import session as pop3_session
 from winpop.protocol.smtp import body, data, paths, replies
 from winpop.protocol.smtp import session as smtp_session
@@ -73,7 +73,8 @@ def test_every_bytes_value_is_an_input(target: str, octets: bytes) -> None:
 
 
 COMMANDS = {
-    "pop3": {f"Session.{command.__name__}" for table in pop3_session.COMMANDS.values() for command in table.values()},
+    "pop3": {f"Session.{command.__name__}" for table in pop3_session.COMMANDS.values() for command in table.values()}
+    | {f"Authorization.{command.__name__}" for command in authorization.COMMANDS.values()},
     "smtp": {
         f"Session.{command.__name__}"
         for table in (*smtp_session.COMMANDS.values(), smtp_session.SMTP_HELLOS)
@@ -215,6 +216,22 @@ DEFECTS = (
         "_number",
         lambda _: lambda digits: int(digits) if digits.strip(b" +").isdigit() else None,
         HEADER + LOGON + b"DELE +1\r\n",
+    ),
+    Defect(
+        "pop3",
+        "what was said in clear survives STLS",
+        pop3.Session,
+        "_secured",
+        lambda _: lambda self, offer: setattr(self, "offer", offer),
+        HEADER + b"USER a\r\nSTLS\r\nPASS b\r\n",
+    ),
+    Defect(
+        "pop3",
+        "failures do not count",
+        output.Output,
+        "failed",
+        lambda _: lambda self, reply: self.put(reply),
+        bytes([3, 0, 0, 0, 0, 1, 1, 1]) + b"AUTH PLAIN AGEAYg==\r\n" * 3,
     ),
     Defect("pop3", "an argument is ignored", pop3.Session, "_takes_nothing", lambda _: lambda *_: True),
     Defect(

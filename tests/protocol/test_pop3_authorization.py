@@ -147,6 +147,31 @@ def test_errors_before_the_handshake_count_after_it() -> None:
     assert begun.closed
 
 
+@pytest.mark.parametrize("command", [b"USER a", b"PASS b", b"AUTH", b"AUTH PLAIN AGEAYg==", b"APOP a b"])
+@pytest.mark.parametrize(
+    ("stls", "why"),
+    [
+        (True, b"Begin TLS first: passwords in clear are not accepted from your network"),
+        (False, b"Passwords in clear are not accepted from your network"),
+    ],
+)
+def test_a_stranger_is_told_to_begin_tls_where_it_can_begin(command: bytes, why: bytes, *, stls: bool) -> None:
+    """RFC 2595 §2.3."""
+    refusing = session(replace(DIGESTS, logons=False, passwords=False, stls=stls))
+    assert said(refusing, command + b"\r\n") == b"-ERR [AUTH] " + why + b"\r\n"
+    assert refusing.needs() is None
+    assert b"SASL" not in said(refusing, b"CAPA\r\n")
+
+
+def test_mechanisms_that_hide_the_password_are_taken_in_clear_where_passwords_are_not() -> None:
+    """The setting `sparequired`."""
+    hiding = session(replace(DIGESTS, passwords=False, mechanisms=("SCRAM-SHA-256",)))
+    assert b"\r\nSASL SCRAM-SHA-256\r\n" in said(hiding, b"CAPA\r\n")
+    assert said(hiding, b"USER alice@example.com\r\n").startswith(b"-ERR [AUTH] ")
+    assert said(hiding, b"AUTH PLAIN =\r\n") == b"-ERR This mechanism is not offered\r\n"
+    assert said(hiding, b"AUTH SCRAM-SHA-256\r\n") == b"+ \r\n"
+
+
 # --- nonces and secrets ---
 
 

@@ -23,7 +23,13 @@ from winpop.store.expiry import Expired, expire
 from winpop.terms.names import Address
 
 ALICE, BOB, CAROL = "alice@example.com", "bob@example.com", "carol@other.example"
-NOW = int(time.time())
+NOW = 0
+"""The time at which a test began."""
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "NOW", int(time.time()))
 
 
 @pytest.fixture

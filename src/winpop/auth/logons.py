@@ -225,15 +225,19 @@ class Logons:
                 return CannotSay(why)
             case Wrong(why):
                 return Stranger(why)
-        # Again: meanwhile the mailbox may have been locked, deleted, or given another password.
         assert mailbox is not None
+        verdict = self.again(mailbox)
+        if isinstance(verdict, Known) and number == FILE:
+            self._learn(verdict.mailbox, password)
+        return verdict
+
+    def again(self, mailbox: Mailbox) -> "Known | Stranger":
+        """Look once more at who was known a moment ago: meanwhile the mailbox may have been locked, or be another's."""
         now = mailboxes.by_id(self._hands.reader, [mailbox.id]).get(mailbox.id)
         if now is None or replace(now, domain_locked=False, own_lock=False) != replace(
             mailbox, domain_locked=False, own_lock=False
         ):
             return Stranger(NO_ACCOUNT)
-        if number == FILE:
-            self._learn(now, password)
         return Known(now)
 
     async def _remembering(

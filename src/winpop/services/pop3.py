@@ -5,6 +5,7 @@ before QUIT is answered; a session is known to the worker before its lock is loo
 that is set meanwhile always finds it.
 """
 
+import asyncio
 import secrets
 import sqlite3
 import sys
@@ -27,9 +28,12 @@ from winpop.terms.credentials import Credentials
 from winpop.terms.refusals import Refusal
 
 if TYPE_CHECKING:
-    import asyncio
-
     from winpop.auth.contexts import Context
+
+
+_PATIENCE, _LOOK = 0.5, 0.05
+"""Seconds for which a maildrop that is in use is looked at again, and between two looks: a client whose connection has
+broken is often back before anybody else has noticed."""
 
 
 class Pop3Connection(Connection):
@@ -164,8 +168,7 @@ class Pop3Connection(Connection):
         self._why = ""
         try:
             verdict = await self._verdict(credentials)
-            # From here on no other task of this worker runs before the session is known to it.
-            return self._enter(verdict)
+            return await self._enter_soon(verdict)
         except Refusal as refusal:
             self.world.log.critical("logon", peer=self.peer, error=refusal.code)
             self._leave_maildrop()
@@ -209,6 +212,18 @@ class Pop3Connection(Connection):
         if self._context is not None:
             self._context_closed = self.world.loop.create_task(self._context.close())  # kept until it is over
             self._context = None
+
+    async def _enter_soon(self, verdict: logons.Verdict) -> pop3.Answer:
+        """Enter, or wait a moment for a maildrop that is in use."""
+        until = self.world.loop.time() + _PATIENCE
+        while True:
+            # From here on no other task of this worker runs before the session is known to it.
+            answer = self._enter(verdict)
+            late = self.world.loop.time() >= until
+            if late or not isinstance(answer, pop3.InUse) or not isinstance(verdict, logons.Known):
+                return answer
+            await asyncio.sleep(_LOOK)
+            verdict = self.world.logons.again(verdict.mailbox)
 
     def _enter(self, verdict: logons.Verdict) -> pop3.Answer:
         match verdict:
