@@ -42,6 +42,8 @@ class Subject:
     other: Account
     absent: str
     """An identifier of the right form that no account has."""
+    knows_accounts: bool | None = None
+    """Whether it can look its accounts up; False: whoever is vouched for is let in. None: the law sees which."""
 
 
 Law = Callable[[Subject], Coroutine[None, None, None]]
@@ -106,8 +108,27 @@ async def what_cannot_be_said_is_neither_right_nor_wrong(subject: Subject) -> No
         assert isinstance(answer, CannotSay), answer
         assert len(answer.why) > 10
         assert subject.one.password.decode("latin-1") not in answer.why
-    assert await asyncio.wait_for(method.find(subject.one.name), _PATIENCE) is None
+    found = await asyncio.wait_for(method.find(subject.one.name), _PATIENCE)
+    assert isinstance(found, CannotSay) or (found is None and not subject.knows_accounts), found
     await method.close()
+
+
+async def whoever_is_vouched_for_is_looked_up(subject: Subject) -> None:
+    """Right for an account that may log on, and never for one that is gone; one that cannot look must never have to."""
+    method, broken = subject.make(), subject.broken()
+    for account in (subject.one, subject.other):
+        assert await _usable(method, account.identifier) == Right()
+    absent, unsaid = await _usable(method, subject.absent), await _usable(broken, subject.one.identifier)
+    knows = isinstance(absent, Wrong) if subject.knows_accounts is None else subject.knows_accounts
+    assert isinstance(absent, Wrong if knows else Right), absent
+    assert isinstance(unsaid, CannotSay if knows else Right), unsaid
+    assert not isinstance(unsaid, CannotSay) or len(unsaid.why) > 10
+    for name in STRANGE_NAMES:
+        answer = await _usable(method, name)
+        assert isinstance(answer, Wrong | CannotSay if knows else Right), name
+    assert await _usable(method, subject.one.identifier) == Right()
+    await method.close()
+    await broken.close()
 
 
 async def who_gives_up_harms_nobody(subject: Subject) -> None:
@@ -148,6 +169,7 @@ LAWS: tuple[Law, ...] = (
     nobody_has_a_password,
     nothing_that_is_asked_raises,
     what_cannot_be_said_is_neither_right_nor_wrong,
+    whoever_is_vouched_for_is_looked_up,
     who_gives_up_harms_nobody,
     many_at_once_get_their_own_answers,
 )
@@ -159,4 +181,8 @@ async def _check(method: Method, account: Account, password: bytes | None = None
 
 
 async def _answer(method: Method, account: str | None, name: str, password: bytes) -> Answer:
-    return await asyncio.wait_for(method.check(account, name, password), _PATIENCE)
+    return await asyncio.wait_for(method.check(account, name, password, "192.0.2.1"), _PATIENCE)
+
+
+async def _usable(method: Method, account: str) -> Answer:
+    return await asyncio.wait_for(method.usable(account, "192.0.2.1"), _PATIENCE)

@@ -179,6 +179,8 @@ class Memory:
         """Code and text of the answer to each of these, if not the true one."""
         self.binds: list[tuple[str, bytes]] = []
         """Names and passwords that were tried, the service account's aside."""
+        self.state = {"userAccountControl": b"512", "pwdLastSet": b"133000000000000000"}
+        """What every account shows of itself."""
         self.service_password = b"service"
         self.service_binds = 0
 
@@ -215,7 +217,7 @@ class Memory:
             found = _entry(number, "", names)
         for dn, (identifier, _) in self.accounts.items():
             if ber.text(identifier) in inside:
-                found += _entry(number, dn, {"objectGUID": identifier, "cn": b"x"})
+                found += _entry(number, dn, {"objectGUID": identifier, "cn": b"x"} | self.state)
         return found + message(number, ber.text(b"ldap://elsewhere/", 0x73)) + _result(number, 0x65)
 
 

@@ -312,7 +312,7 @@ def test_a_service_account_that_is_refused_is_not_tried_until_it_is_locked_out(
     assert {type(answer) for answer in answers} == {CannotSay}
     assert memory.service_binds == 1
     assert isinstance(answers[-1], CannotSay)
-    assert "ldappassword" in answers[-1].why
+    assert "winpop set ldapuser NAME /password" in answers[-1].why
 
 
 def test_no_password_is_never_sent(run: Run, memory: Memory, trusted: Trust, server: Server) -> None:
@@ -374,6 +374,7 @@ def test_with_a_directory_in_memory_it_keeps(law: Law, run: Run, trusted: Trust,
         Account(str(ALICE), "alice", PASSWORD),
         Account(str(BOB), "bob", b"CaNaRy-ad-2"),
         str(uuid.uuid4()),
+        knows_accounts=True,
     )
     run(law(subject))
 
@@ -397,3 +398,62 @@ def test_another_authority_in_the_file_is_taken_without_a_restart(memory: Memory
             await method.close()
 
         asyncio.run(main())
+
+
+def test_a_state_that_the_service_account_may_not_see_is_not_taken_for_a_good_one(
+    run: Run, memory: Memory, trusted: Trust, server: Server
+) -> None:
+    async def usable() -> Answer:
+        method = ActiveDirectory(Directory((server.uri(),), trusted.ca), "service")
+        answer = await method.usable(str(ALICE))
+        await method.close()
+        return answer
+
+    assert run(usable()) == Right()
+    memory.state |= {"userAccountControl": b"514"}
+    assert run(usable()) == Wrong("disabled")
+    for hidden in list(memory.state):
+        kept, memory.state = memory.state, {name: value for name, value in memory.state.items() if name != hidden}
+        answer = run(usable())
+        assert isinstance(answer, CannotSay)
+        assert hidden in answer.why
+        memory.state = kept
+
+
+def test_who_cannot_be_looked_for_is_not_nobody(run: Run, memory: Memory, trusted: Trust, server: Server) -> None:
+    async def find() -> str | CannotSay | None:
+        method = ActiveDirectory(Directory((server.uri(),), trusted.ca), "service")
+        found = await method.find("nobody")
+        await method.close()
+        return found
+
+    assert run(find()) is None
+    memory.answers = {"search": (51, "busy")}
+    assert isinstance(run(find()), CannotSay)
+
+
+@pytest.mark.parametrize(("user", "password"), [("", "service"), ("CN=service,DC=memory", "")])
+def test_without_a_service_account_the_command_that_sets_it_is_named(
+    run: Run, trusted: Trust, server: Server, user: str, password: str
+) -> None:
+    async def main() -> Answer:
+        return await ActiveDirectory(Directory((server.uri(),), trusted.ca, ldapuser=user), password).usable(str(ALICE))
+
+    answer = run(main())
+    assert isinstance(answer, CannotSay)
+    assert "winpop set ldapuser NAME /password" in answer.why
+
+
+@pytest.mark.parametrize("password", ["caf\udce9", "\ud800"])
+def test_a_service_password_that_is_not_utf_8_is_sent_as_it_is(
+    run: Run, memory: Memory, trusted: Trust, server: Server, password: str
+) -> None:
+    async def main() -> Answer:
+        method = ActiveDirectory(Directory((server.uri(),), trusted.ca), password)
+        answer = await method.usable(str(ALICE))
+        await method.close()
+        return answer
+
+    assert isinstance(run(main()), CannotSay)
+    memory.service_password = b"caf\xe9" if password != "\ud800" else b"\xed\xa0\x80"
+    assert run(main()) == Right()

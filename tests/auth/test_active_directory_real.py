@@ -111,6 +111,7 @@ def test_a_right_password_lets_in_or_tells_the_log_why_not(
     account = found(accounts, f"{name}@mail.test" if name != "bob" else "robert@mail.test")
     assert check(settings, account, f"Passw0rd!{name}") == [Wrong(why) if why else Right()]
     assert accounts.describe(account).states == ((why,) if why else ())
+    assert run(settings, lambda method: method.usable(account)) == (Wrong(why) if why else Right())
 
 
 def test_an_account_that_is_locked_out_is_told_so_in_the_log_even_with_the_right_password(
@@ -123,6 +124,7 @@ def test_an_account_that_is_locked_out_is_told_so_in_the_log_even_with_the_right
     assert answers[:4] == [Right(), Wrong(), Wrong(), Wrong()]
     assert answers[4] == Wrong("locked out")
     assert accounts.describe(account).states == ("locked out",)
+    assert run(settings, lambda method: method.usable(account)) == Wrong("locked out")
 
 
 def test_a_disabled_account_with_a_wrong_password_is_only_wrong(
@@ -152,6 +154,7 @@ def test_an_account_keeps_its_identifier_when_it_is_renamed_and_is_nobody_when_i
     assert found(accounts, f"{name}-new@mail.test") == account
     domain.delete(domain.dn(name))
     assert check(settings, account, f"Passw0rd!{name}") == [Wrong("no account")]
+    assert run(settings, lambda method: method.usable(account)) == Wrong("no account")
 
 
 @pytest.mark.parametrize("password", ["", "\0", "Passw0rd!alice\0", "x" * 1025])
@@ -251,6 +254,59 @@ def test_two_accounts_that_an_address_could_mean_are_named(
     assert code == "account-ambiguous"
     assert domain.dn(one) in sentence
     assert domain.dn(two) in sentence
+
+
+@pytest.mark.parametrize(
+    ("values", "domain_name", "outcome"),
+    [
+        ({}, "example.com", "found"),
+        ({"mail": "{0}@EXAMPLE.com"}, "example.com", "found"),
+        ({"mail": "somebody@example.com"}, "example.com", "account-of-another"),
+        ({"mail": "{0}@mail.test"}, "example.com", "account-of-another"),
+        ({"userPrincipalName": "{0}@mail.test"}, "example.com", "nobody"),
+        ({"userPrincipalName": "x{0}@example.com"}, "example.com", "found"),
+        ({"userPrincipalName": "{0}@mail.test", "mail": "{0}@mail.test"}, "example.com", "nobody"),
+        ({"userPrincipalName": "{0}@AD.WINPOP.TEST"}, "example.com", "found"),
+    ],
+)
+def test_a_mailbox_gets_no_account_that_is_another_ones_by_its_mail_address(
+    accounts: DirectoryAccounts, domain: "Domain", values: dict[str, str], domain_name: str, outcome: str
+) -> None:
+    name = f"m{uuid.uuid4().hex[:10]}"
+    domain.make_user(name, **{attribute: value.format(name) for attribute, value in values.items()})
+    wanted = Address.parse(f"{name}@{domain_name}")
+    if outcome == "account-of-another":
+        code, sentence = refusal(lambda: accounts.find(wanted))
+        assert code == outcome
+        assert domain.dn(name) in sentence
+        assert str(wanted) in sentence
+        assert values["mail"].format(name) in sentence
+    else:
+        assert bool(accounts.find(wanted)) == (outcome == "found")
+
+
+@pytest.mark.parametrize("name", ["administrator", "krbtgt", "guest"])
+def test_the_accounts_of_the_directory_itself_are_no_mailboxes(accounts: DirectoryAccounts, name: str) -> None:
+    assert accounts.find(Address.parse(f"{name}@example.com")) is None
+
+
+@pytest.mark.parametrize("form", ["{0}@{1}", "{2}\\{0}", "CN={0},{3}"])
+@pytest.mark.parametrize("way", ["userPrincipalName", "mail", "sAMAccountName"])
+def test_the_account_of_ldapuser_is_no_mailboxes_whatever_finds_it(
+    settings: Directory, domain: "Domain", form: str, way: str
+) -> None:
+    name = domain.make_user(f"s{uuid.uuid4().hex[:10]}")
+    mailbox = name
+    if way == "mail":
+        mailbox = f"post-{name}"
+        domain.modify(domain.dn(name), mail=f"{mailbox}@example.com")
+    wanted = Address.parse(f"{mailbox}@{domain.realm if way == 'userPrincipalName' else 'example.com'}")
+    user = form.format(name, domain.realm.lower(), domain.name, domain.ou)
+    service = DirectoryAccounts(dataclasses.replace(settings, ldapuser=user), f"Passw0rd!{name}")
+    code, sentence = refusal(lambda: service.find(wanted))
+    assert code == "account-not-for-mail"
+    assert domain.dn(name) in sentence
+    assert DirectoryAccounts(settings, SERVICE).find(wanted)  # to others it is an account as any
 
 
 def test_accounts_are_looked_for_below_the_base_that_is_set(
@@ -452,7 +508,7 @@ def test_a_service_account_with_another_password_is_one_sentence(settings: Direc
     wrong = DirectoryAccounts(dataclasses.replace(settings, ldapuser=f"{name}@{domain.realm}"), "Wr0ng-Passw0rd")
     code, sentence = refusal(lambda: wrong.find(Address.parse("alice@mail.test")))
     assert code == "directory-out-of-reach"
-    assert "ldappassword" in sentence
+    assert "winpop set ldapuser NAME /password" in sentence
     assert "Wr0ng" not in sentence
 
 
@@ -489,6 +545,7 @@ def test_with_a_real_directory_it_keeps(
         one,
         other,
         str(uuid.uuid4()),
+        knows_accounts=True,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(law(subject))

@@ -142,6 +142,7 @@ def test_a_directory_that_is_away_is_told_as_such_and_who_is_remembered_goes_on(
     with Service(installation) as service, no_defect(service):
         for _ in range(4):
             service.log_on(one, right).quit()
+        refused(service, "nobody-there", "x")
         done(installation, "set", "ldapservers", "ldaps://127.0.0.1:1")
 
         def told() -> bool:

@@ -66,6 +66,17 @@ def test_a_user_that_winpop_makes_fetches_mail_and_can_do_nothing_else(installat
         done(installation, "delete", f"{name}@a.example", "/deleteuser", "--yes")
         assert parts.run("getent", "passwd", name, check=False).returncode
         eventually(lambda: "[AUTH]" in refused(service, name, "Second-Passw0rd"))
+        done(installation, "add", f"{name}@a.example", "/createuser", given="Third-Passw0rd\n")  # somebody else's now
+        refused(service, name, "Second-Passw0rd")
+        service.log_on(name, "Third-Passw0rd").quit()
+
+
+def test_a_user_that_winpop_has_not_made_stays_when_the_mailbox_goes(installation: Path) -> None:
+    with parts.user() as name:
+        done(installation, "add", f"{name}@a.example")
+        said = done(installation, "delete", f"{name}@a.example", "/deleteuser", "--yes")
+        assert "has not made the account" in said
+        assert not parts.run("getent", "passwd", name, check=False).returncode
 
 
 def test_a_user_name_is_one_mailbox_on_the_server(installation: Path) -> None:

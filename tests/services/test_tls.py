@@ -7,14 +7,16 @@ import socket
 import ssl
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from running import Service, done, winpop
-from services.wire import ALICE, STRANGER, Wire, eventually, no_defect, pop3, settle
+from services.wire import ALICE, STRANGER, Wire, eventually, memory, no_defect, place, pop3, settle
 from winpop.db.home import Home
+from winpop.db.sqlite import Sqlite
 
 
 @pytest.fixture(params=["2", "0"])
@@ -108,13 +110,92 @@ def test_a_handshake_that_fails_frees_its_place(home: Home) -> None:
     with Service(home.path) as service, no_defect(service):
         for _ in range(12):
             with Wire(service.ports["pop3s"], STRANGER) as wire:
-                wire.send(b"this is no handshake\r\n\r\n")
+                wire.send(b"\x16\x03\x01\x00\x05this")  # RFC 8446 §5.1: a record, and no handshake in it
+                wire.send(b"s")
                 wire.rest()
         with contextlib.ExitStack() as held:
             for _ in range(5):
                 wire = held.enter_context(Wire(service.ports["pop3s"], STRANGER))
                 eventually(lambda wire=wire: wire.start_tls())  # type: ignore[misc]
                 assert wire.line().startswith(b"+OK")
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/1.1\r\n\r\n"])
+def test_clients_that_only_come_and_go_leave_nothing(service: Service, sent: bytes) -> None:
+    """The loop keeps what belongs to a handshake that was left in its middle; so none is begun for nothing."""
+
+    def come_and_go(times: int) -> None:
+        for _ in range(times):
+            with Wire(service.ports["pop3s"]) as wire:
+                wire.send(sent)
+
+    processes = service.workers() or [service.process.pid]
+    come_and_go(100)
+    before = sum(map(memory, processes))
+    come_and_go(1000)
+    assert sum(map(memory, processes)) - before < 8 << 20  # each would have taken 50 kB
+    assert shown(service)
+
+
+def test_whoever_takes_it_slowly_over_tls_gets_all_of_it_before_it_is_gone(home: Home) -> None:
+    """RETR, DELE and QUIT in one write: what was asked for arrives, however long the client takes over it."""
+    body = b"Subject: large\r\n\r\n" + b"x" * 76 * 1000 + b"\r\n" + (b"y" * 76 + b"\r\n") * 50_000
+    place(home, ALICE, body)
+    with Service(home.path) as service, no_defect(service), Wire(service.ports["pop3s"], buffer=4096) as wire:
+        wire.start_tls()
+        wire.line()
+        wire.ask(b"USER " + ALICE.encode())
+        assert wire.ask(b"PASS secret").startswith(b"+OK")
+        wire.send(b"RETR 1\r\nDELE 1\r\nQUIT\r\n")
+        assert wire.line().startswith(b"+OK")
+        wire.octets(len(body) - 300_000)
+        time.sleep(5)  # longer than the loop waits for a client when it closes
+        rest = wire.rest()
+        assert rest.endswith(b"y\r\n.\r\n+OK Marked as deleted\r\n+OK Bye\r\n")
+        assert len(rest) > 300_000
+
+
+def test_the_log_says_why_a_handshake_failed(service: Service) -> None:
+    with Wire(service.ports["pop3s"]) as wire:
+        wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        wire.rest()
+    eventually(lambda: "sent in clear what belongs to TLS" in service.log.read_text())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with (
+        socket.create_connection(("127.0.0.1", service.ports["pop3s"]), timeout=20) as plain,
+        pytest.raises(ssl.SSLError),
+    ):
+        context.wrap_socket(plain, server_hostname="nobody.example")  # it trusts nobody, and says so
+    eventually(lambda: 'end="no TLS: ' in service.log.read_text())
+
+
+def test_apop_goes_over_tls_too(home: Home) -> None:
+    settle(home, apop="1", failuredelay="0")
+    with Service(home.path) as service, no_defect(service):
+        service.log_on(ALICE).quit()  # which brings the secret
+        database = Sqlite(home)
+        eventually(lambda: database.number("SELECT count(secret) FROM password"))
+        database.close()
+        for port in ("pop3", "pop3s"):
+            with Wire(service.ports[port], STRANGER) as wire:
+                if port == "pop3s":
+                    wire.start_tls()
+                timestamp = wire.line().rpartition(b" ")[2]
+                apop = b"APOP alice@example.com " + hashlib.md5(timestamp + b"secret").hexdigest().encode()
+                if port == "pop3":
+                    assert wire.ask(apop).startswith(b"-ERR [AUTH]")
+                    wire.ask(b"STLS")
+                    wire.start_tls()
+                assert wire.ask(apop).startswith(b"+OK")
+                wire.ask(b"QUIT")
+
+
+def test_a_client_that_its_proxy_does_not_know_is_nobody(home: Home) -> None:
+    settle(home, proxies="127.0.0.1/32", failuredelay="0")
+    with Service(home.path) as service, no_defect(service), Wire(service.ports["pop3"]) as wire:
+        wire.send(b"PROXY UNKNOWN\r\n")
+        assert wire.line().startswith(b"+OK")
+        assert wire.ask(b"USER " + ALICE.encode()).startswith(b"-ERR [AUTH]")
 
 
 def test_half_a_handshake_counts_for_its_address(home: Home) -> None:

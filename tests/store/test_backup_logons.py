@@ -94,7 +94,7 @@ def test_what_a_mailbox_has_stays_and_an_account_is_no_two_mailboxes(filled: Hom
     do(filled, "restore", directory=str(tmp_path / "kept"), target=str(CAROL))
     assert logons(filled) == now
     change(filled, "DELETE FROM account")
-    change(filled, "INSERT INTO account (mailbox_id, method, identifier) VALUES (2, 2, 'S-1-5-21-1')")
+    change(filled, "INSERT INTO account VALUES (2, 2, 'S-1-5-21-1', 1, 0)")
     change(filled, "DELETE FROM password WHERE mailbox_id = (SELECT mailbox_id FROM account)")
     do(filled, "restore", directory=str(tmp_path / "kept"), target=str(CAROL))
     assert logons(filled)["carol"] == (None,) * 6

@@ -11,7 +11,7 @@ from winpop.admin.outcomes import Outcome, Table
 from winpop.auth import passwords
 from winpop.auth.contract import DIRECTORY, FILE
 from winpop.auth.sealing import Sealing, secret_context
-from winpop.directory import mailboxes, settings
+from winpop.directory import domains, mailboxes, settings
 from winpop.directory.mailboxes import Kept, Mailbox
 from winpop.terms.names import Address
 from winpop.terms.refusals import Refusal, not_understood, readable
@@ -33,13 +33,43 @@ def new_password(password: str) -> NewPassword:
     return NewPassword(octets, passwords.keep(octets))
 
 
-def make(work: Work, address: Address, createuser: NewPassword | None, domain_id: int) -> None:
-    """Make a mailbox with its account, or for an account that exists already.
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """An account that is not in the password file; `made` tells whether it was made just now."""
 
-    Raises `Refusal`: `createuser-required`, `no-such-account`, `account-taken`, those of the method.
+    method: int
+    account: str
+    made: bool
+
+
+def prepare_making(look: Look, target: Address | object, createuser: NewPassword | None) -> Elsewhere | None:
+    """Find or make the account of a mailbox that is to be made, where the password file is not the method.
+
+    Raises `Refusal`: `no-such-account`, those of the method.
     """
-    method = settings.load(work.transaction).auth
-    if method == FILE:
+    method = settings.load(look.reader).auth
+    if not isinstance(target, Address) or method == FILE:
+        return None
+    domains.find(look.reader, target.domain)
+    if mailboxes.look_up(look.reader, target) is not None:
+        return None  # which will be refused
+    accounts = look.accounts(method, look.reader)
+    account = accounts.create(target, createuser.octets) if createuser else accounts.find(target)
+    if account is None:
+        raise Refusal(
+            "no-such-account",
+            f"There is no account for {target} in {NAMES[method]}; 'winpop add {target} /createuser' makes one.",
+        )
+    return Elsewhere(method, account, made=createuser is not None)
+
+
+def make(work: Work, address: Address, createuser: NewPassword | None, domain_id: int) -> None:
+    """Make a mailbox with the account that was prepared, or with one in the password file.
+
+    Raises `Refusal`: `createuser-required`, `mailbox-exists`, `account-taken`.
+    """
+    elsewhere = work.prepared
+    if not isinstance(elsewhere, Elsewhere):
         if createuser is None:
             raise Refusal(
                 "createuser-required",
@@ -48,15 +78,8 @@ def make(work: Work, address: Address, createuser: NewPassword | None, domain_id
             )
         keep(work, mailboxes.make(work.transaction, domain_id, address), createuser)
         return
-    accounts = work.accounts(method, work.transaction)
     mailbox_id = mailboxes.make(work.transaction, domain_id, address)
-    account = accounts.create(address, createuser.octets) if createuser else accounts.find(address)
-    if account is None:
-        raise Refusal(
-            "no-such-account",
-            f"There is no account for {address} in {NAMES[method]}; 'winpop add {address} /createuser' makes one.",
-        )
-    mailboxes.set_account(work.transaction, mailbox_id, method, account)
+    mailboxes.set_account(work.transaction, mailbox_id, elsewhere.method, elsewhere.account, made=elsewhere.made)
 
 
 def keep(work: Work, mailbox_id: int, password: NewPassword) -> None:
@@ -67,57 +90,71 @@ def keep(work: Work, mailbox_id: int, password: NewPassword) -> None:
     mailboxes.set_password(work.transaction, mailbox_id, kept)
 
 
+def prepare_change(look: Look, address: Address, newpassword: NewPassword) -> None:
+    """Change the password of an account that is not in the password file. Raises `Refusal` (those of the method)."""
+    mailbox = mailboxes.find(look.reader, address)
+    if mailbox.method != FILE:
+        assert mailbox.account is not None
+        look.accounts(mailbox.method, look.reader).set_password(mailbox.account, newpassword.octets)
+
+
 def change_password(work: Work, address: Address, newpassword: NewPassword) -> Outcome:
     """Change the password of a mailbox's account, wherever it is; it holds from the next logon on."""
     mailbox = mailboxes.find(work.transaction, address)
     if mailbox.method == FILE:
         keep(work, mailbox.id, newpassword)
     else:
-        assert mailbox.account is not None
-        mailboxes.count_account_change(work.transaction, mailbox.id)
-        work.accounts(mailbox.method, work.transaction).set_password(mailbox.account, newpassword.octets)
+        mailboxes.renew_account(work.transaction, mailbox.id)
     return Outcome(f"The password of {address} is changed.", {"address": str(address)}, changed=True)
 
 
-def migrate_to_ad(work: Work, address: Address, createuser: NewPassword | None) -> Outcome:
-    """Make a mailbox's account one in Active Directory; its mail, its lock and its unique-ids stay as they are.
+def prepare_migration(look: Look, address: Address, createuser: NewPassword | None) -> Elsewhere | None:
+    """Find or make the account in Active Directory. Raises `Refusal` (`no-password-known`, those of the directory)."""
+    mailbox = mailboxes.find(look.reader, address)
+    if mailbox.method == DIRECTORY:
+        return None
+    accounts = look.accounts(DIRECTORY, look.reader)
+    account = accounts.find(address)
+    if account is not None:
+        return Elsewhere(DIRECTORY, account, made=False)
+    return Elsewhere(DIRECTORY, accounts.create(address, _known_password(look, mailbox, createuser)), made=True)
 
-    Raises `Refusal`: `no-password-known`, `account-taken`, those of the directory.
+
+def migrate_to_ad(work: Work, address: Address, createuser: NewPassword | None) -> Outcome:
+    """Make a mailbox's account the one in Active Directory that was prepared; its mail, lock and unique-ids stay.
+
+    Raises `Refusal`: `account-taken`.
     """
     mailbox = mailboxes.find(work.transaction, address)
     data = {"address": str(address)}
-    if mailbox.method == DIRECTORY:
+    elsewhere = work.prepared
+    if not isinstance(elsewhere, Elsewhere) or mailbox.method == DIRECTORY:
         return Outcome(f"The account of {address} is in Active Directory already; nothing was changed.", data)
-    accounts = work.accounts(DIRECTORY, work.transaction)
-    account = accounts.find(address)
-    made = account is None
-    if account is None:
-        account = accounts.create(address, _known_password(work, mailbox, createuser))
-    mailboxes.set_account(work.transaction, mailbox.id, DIRECTORY, account)
+    mailboxes.set_account(work.transaction, mailbox.id, DIRECTORY, elsewhere.account, made=elsewhere.made)
     mailboxes.forget_password(work.transaction, mailbox.id)
-    which = "a new account" if made else "the account that is there"
-    notes = () if made else ("From now on its password is that of the account in Active Directory.",)
+    which = "a new account" if elsewhere.made else "the account that is there"
+    notes = () if elsewhere.made else ("From now on its password is that of the account in Active Directory.",)
     unused = "There was an account already, so the password that was given is not used."
     return Outcome(
         f"{address} logs on with {which} in Active Directory from now on; its mail is where it was.",
-        data | {"made": made},
+        data | {"made": elsewhere.made},
         changed=True,
-        notes=notes + ((unused,) if createuser and not made else ()),
+        notes=notes + ((unused,) if createuser and not elsewhere.made else ()),
     )
 
 
-def _known_password(work: Work, mailbox: Mailbox, createuser: NewPassword | None) -> bytes:
+def _known_password(look: Look, mailbox: Mailbox, createuser: NewPassword | None) -> bytes:
     """Return the password for an account to be made: the one that is given, or the one that is kept to be read."""
     if createuser is not None:
         return createuser.octets
-    kept = mailboxes.kept(work.transaction, mailbox.id)
+    kept = mailboxes.kept(look.reader, mailbox.id)
     if kept is None or kept.secret is None:
         raise Refusal(
             "no-password-known",
             f"There is no account for {mailbox.address} in Active Directory, and only a hash of its password is here; "
             f"give the new account one: winpop migrateToAD {mailbox.address} /createuser.",
         )
-    return Sealing(work.home).open(kept.secret, secret_context(mailbox.id))
+    return Sealing(look.home).open(kept.secret, secret_context(mailbox.id))
 
 
 def describe(look: Look, address: Address) -> Outcome:

@@ -45,13 +45,15 @@ Later = Callable[[Database], str | None]
 class Work:
     """What a changing operation works with: a transaction on the installation in `home`.
 
-    What is entered into `held` is left after the commit and what comes `later`, or after the refusal.
+    What is entered into `held` is left after the commit and what comes `later`, or after the refusal. `prepared` is
+    what the operation's `prepare` has returned.
     """
 
     home: Home
     transaction: Transaction
     held: ExitStack
     accounts: AccountsOf
+    prepared: Any = None
     later: list[Later] = field(default_factory=list)
 
 
@@ -121,6 +123,8 @@ class Operation:
     its arguments and switches by name: None for what was not given, True or False for a switch without a value.
     `question` takes a `Look` and the arguments, and says what a person shall confirm. `makes_home`: it may begin a new
     installation. `accounts`: it may change accounts of the operating system, for which somebody has to stay root.
+    `prepare` takes a `Look` (no snapshot: it may take long) and all that `run` takes, and does what others have to be
+    asked for, so that nobody waits for them who wants to write to the database.
     """
 
     word: str
@@ -134,3 +138,4 @@ class Operation:
     makes_home: bool = False
     accounts: bool = False
     question: Callable[..., str] | None = None
+    prepare: Callable[..., Any] | None = None

@@ -72,10 +72,17 @@ def delete(work: Work, target: DomainName | Address, deleteuser: bool) -> Outcom
         data = {"address": str(target), "messages": messages}
     work.later.append(partial(sweep.discard, blobs=Blobs(root), names=blobs))
     elsewhere = [mailbox for mailbox in gone if mailbox.method != FILE]
-    if elsewhere:
-        work.later.append(_accounts_deleted(work, elsewhere))
-    note = "With the encrypted password file the account always goes with its mailbox; /deleteuser changes nothing."
-    return Outcome(sentence, data, changed=True, notes=(note,) if deleteuser and not elsewhere else ())
+    ours = [mailbox for mailbox in elsewhere if mailbox.made]
+    if ours:
+        work.later.append(_accounts_deleted(work, ours))
+    notes = [
+        f"winpop has not made the account of {mailbox.address}, so it stays."
+        for mailbox in elsewhere[:3]
+        if not mailbox.made
+    ]
+    if deleteuser and not elsewhere:
+        notes.append("With the encrypted password file the account always goes; /deleteuser changes nothing.")
+    return Outcome(sentence, data, changed=True, notes=tuple(notes))
 
 
 def _accounts_deleted(work: Work, gone: list[Mailbox]) -> Later:

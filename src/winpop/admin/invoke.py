@@ -54,8 +54,10 @@ def invoke(
         if not operation.makes_home:
             place.database()  # nobody is asked for a password where there is nothing to change
         values = words | _read(operation, given, secret=True)
-        place.database(make=operation.makes_home)
-        return entry.commit(lambda work: operation.run(work, **values))
+        database = place.database(make=operation.makes_home)
+        look = Look(place.home, database, place.accounts)
+        prepared = operation.prepare(look, **values) if operation.prepare is not None else None
+        return entry.commit(lambda work: operation.run(replace(work, prepared=prepared), **values))
     except Refusal as refusal:
         entry.refused(refusal)
         raise

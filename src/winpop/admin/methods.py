@@ -5,22 +5,33 @@ the new method, or nothing is changed and what stands in the way is listed.
 """
 
 from winpop.admin.accounts import NAMES
-from winpop.admin.contract import Work
+from winpop.admin.contract import Look, Work
 from winpop.admin.outcomes import Outcome, Table
 from winpop.auth.contract import FILE, LOCAL, Accounts
 from winpop.directory import mailboxes, settings
 from winpop.directory.mailboxes import Mailbox
 from winpop.terms.refusals import Kind, Refusal
 
+Mapped = dict[int, str | Refusal | None]
+"""The account of each mailbox, by its identifier; None for one in the password file, a refusal where it has none."""
+
+
+def prepare(look: Look, text: str) -> Mapped:
+    """Find the account of each mailbox in the method that `text` names. Raises `Refusal` where it is out of reach."""
+    method: int = settings.SETTINGS["auth"].read(text)
+    every = mailboxes.every(look.reader)
+    accounts = None if method == FILE or not every else look.accounts(method, look.reader)
+    return {mailbox.id: _mapped(accounts, mailbox, method) for mailbox in every}
+
 
 def change(work: Work, text: str) -> Outcome:
-    """Change the setting `auth`. Raises `Refusal` (those of the method, where it is out of reach)."""
+    """Change the setting `auth` as it was prepared."""
     method: int = settings.SETTINGS["auth"].read(text)
     data = {"settings": [{"name": "auth", "value": str(method)}]}
     every = mailboxes.every(work.transaction)
     if settings.load(work.transaction).auth == method and all(mailbox.method == method for mailbox in every):
         return Outcome(f"That is how it is already: auth {method}; nothing was changed.", data)
-    found, hindered = _mapped(work, method, every)
+    found, hindered = _sorted(work.prepared, every)
     if hindered:
         return Outcome(
             f"Nothing was changed: {len(hindered)} of {len(every)} mailboxes cannot be mapped to {NAMES[method]}.",
@@ -31,35 +42,39 @@ def change(work: Work, text: str) -> Outcome:
     for mailbox, account in found:
         if account is None:
             mailboxes.forget_account(work.transaction, mailbox.id)
-        else:
+        elif (mailbox.method, mailbox.account) != (method, account):
             mailboxes.set_account(work.transaction, mailbox.id, method, account)
     settings.store(work.transaction, {"auth": str(method)})
     what = f"; its {len(found)} mailboxes log on with {NAMES[method]} from now on" if found else ""
     return Outcome(f"Set: auth {method}{what}.", data | {"mapped": len(found)}, changed=True, notes=_notes(method))
 
 
-def _mapped(
-    work: Work, method: int, every: list[Mailbox]
+def _sorted(
+    mapped: Mapped, every: list[Mailbox]
 ) -> tuple[list[tuple[Mailbox, str | None]], list[tuple[str, str, str]]]:
-    """Return the account of each mailbox, None for one in the password file, and what stands in the way of others."""
-    accounts = None if method == FILE or not every else work.accounts(method, work.transaction)
+    """Return each mailbox with its account, and what stands in the way of others."""
+    late = Refusal("made-meanwhile", "It was made while the accounts were looked up; set auth once more.")
     found: list[tuple[Mailbox, str | None]] = []
     hindered: list[tuple[str, str, str]] = []
     taken: dict[str, Mailbox] = {}
     for mailbox in every:
-        try:
-            account = _account(accounts, mailbox, method)
-        except Refusal as refusal:
-            if refusal.kind is Kind.OUT_OF_REACH:
-                raise
-            hindered.append((str(mailbox.address), refusal.code, refusal.sentence))
-            continue
-        other = mailbox if account is None else taken.setdefault(account, mailbox)
-        if other is mailbox:
-            found.append((mailbox, account))
+        account = mapped.get(mailbox.id, late)
+        if isinstance(account, str) and taken.setdefault(account, mailbox) is not mailbox:
+            account = Refusal("account-taken", f"{taken[account].address} has the same account.")
+        if isinstance(account, Refusal):
+            hindered.append((str(mailbox.address), account.code, account.sentence))
         else:
-            hindered.append((str(mailbox.address), "account-taken", f"{other.address} has the same account."))
+            found.append((mailbox, account))
     return found, hindered
+
+
+def _mapped(accounts: Accounts | None, mailbox: Mailbox, method: int) -> str | Refusal | None:
+    try:
+        return _account(accounts, mailbox, method)
+    except Refusal as refusal:
+        if refusal.kind is Kind.OUT_OF_REACH:
+            raise
+        return refusal
 
 
 def _account(accounts: Accounts | None, mailbox: Mailbox, method: int) -> str | None:

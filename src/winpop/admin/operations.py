@@ -66,6 +66,7 @@ so that the same file can be given again.
         changes=True,
         accounts=True,
         makes_home=True,
+        prepare=accounts.prepare_making,
     ),
     Operation(
         "delete",
@@ -150,6 +151,7 @@ seen by other users of the computer. One that begins with -- goes after a lone -
         (_ADDRESS, Argument("newpassword", "NEWPASSWORD", accounts.new_password, secret=True)),
         changes=True,
         accounts=True,
+        prepare=accounts.prepare_change,
     ),
     Operation(
         "account",
@@ -189,6 +191,7 @@ else with the one of /createuser.
             ),
         ),
         changes=True,
+        prepare=accounts.prepare_migration,
     ),
     Operation(
         "backup",
@@ -288,6 +291,7 @@ password here; else what stands in the way is listed, and nothing is changed.
         ),
         changes=True,
         makes_home=True,
+        prepare=settings.prepare,
     ),
     Operation(
         "certificate",

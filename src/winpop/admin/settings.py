@@ -8,6 +8,7 @@ reader has taken it; what a running service does with it is the service's affair
 import re
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from winpop.admin import mailroot, methods
@@ -47,6 +48,12 @@ def get(look: Look, name: str | None) -> Outcome:
     return _shown([_entry(look.home, stored, each) for each in names])
 
 
+def prepare(look: Look, name: str, values: str, password: bytes | None) -> Any:  # noqa: ANN401 - what a setting needs
+    """Do what others have to be asked for: the accounts of all mailboxes, where the method changes."""
+    del password
+    return methods.prepare(look, _default(name, values)) if name == "auth" else None
+
+
 def set_value(work: Work, name: str, values: str, password: bytes | None) -> Outcome:
     """Change one setting; `socket` changes four together. `default` stands for a setting's default.
 
@@ -57,11 +64,8 @@ def set_value(work: Work, name: str, values: str, password: bytes | None) -> Out
     match name:
         case "auth":
             return methods.change(work, _default(name, values))
-        case "ldapuser" if password is not None:
-            sealed = Sealing(work.home).seal_text(password.decode("utf-8", "surrogateescape"), LDAP_PASSWORD)
-            outcome = _store(work, {name: _default(name, values)})
-            settings.store(work.transaction, {"ldappassword": sealed})
-            return replace(outcome, sentence=f"Set: {name} {readable(values)}, and its password.", changed=True)
+        case "ldapuser":
+            return _set_ldap_user(work, _default(name, values), password)
         case "ldappassword" if values.lower() != _DEFAULT:
             raise Refusal(
                 "secret-setting", "A password is no word for a command line: winpop set ldapuser NAME /password."
@@ -77,6 +81,24 @@ def set_value(work: Work, name: str, values: str, password: bytes | None) -> Out
             if name in {"apop", "crammd5"} and not _wants_secrets(work.transaction):
                 mailboxes.forget_secrets(work.transaction)
             return replace(outcome, notes=_notes(name, values))
+
+
+def _set_ldap_user(work: Work, user: str, password: bytes | None) -> Outcome:
+    """Change the account that Active Directory is looked up with; another account's password is not sent for it."""
+    outcome = _store(work, {"ldapuser": user})
+    if password is None:
+        if outcome.changed:
+            settings.store(work.transaction, {"ldappassword": ""})
+        note = "Its password is not known: 'winpop set ldapuser NAME /password' asks for it."
+        return replace(outcome, notes=(note,) if outcome.changed and user else ())
+    try:
+        text = password.decode("utf-8")
+    except UnicodeDecodeError:
+        raise not_understood(
+            "bad-password", "Active Directory takes passwords in UTF-8; set the terminal to it."
+        ) from None
+    settings.store(work.transaction, {"ldappassword": Sealing(work.home).seal_text(text, LDAP_PASSWORD)})
+    return replace(outcome, sentence=f"Set: ldapuser {readable(user)}, and its password.", changed=True)
 
 
 def _wants_secrets(reader: Reader) -> bool:
@@ -147,9 +169,15 @@ def _notes(name: str, text: str) -> tuple[str, ...]:
         return (f"RFC 1939 asks for an autologout of at least {_LEAST_AUTOLOGOUT} seconds; some clients rely on it.",)
     if text == "1" and name in _PRICES:
         return (_PRICES[name],)
+    if name == "expire" and text.isdigit():
+        return (f"Mail is deleted {text} days after it came in, fetched or not; 'winpop set expire never' ends that.",)
+    if name in _FILES and text and text.lower() != _DEFAULT and "://" not in text and not Path(text).is_file():
+        return (f"There is no file {readable(text)}, seen from here; until there is, nothing can be done with it.",)
     return ()
 
 
+_FILES = frozenset(["ldapca", "keytab", "oauthkeys"])
+"""Settings that name a file."""
 _SECRETS = (
     "The price: from the next change or logon with a password on, passwords are kept so that this server can read them "
     "(sealed under HOME/key), and who takes over the server has them."

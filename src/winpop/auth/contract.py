@@ -49,15 +49,19 @@ Answer = Right | Wrong | CannotSay
 class Method(Protocol):
     """Checks passwords for the service. Belongs to one event loop; nothing here ever raises or blocks the loop."""
 
-    async def check(self, account: str | None, name: str, password: bytes) -> Answer:
-        """Tell whether `account` has this password.
+    async def check(self, account: str | None, name: str, password: bytes, host: str = "") -> Answer:
+        """Tell whether `account` has this password; `host` is the client's address, for methods that look at it.
 
         `account` is the identifier that `Accounts` gave for the mailbox, None where the name belongs to no mailbox;
         `name` is what the client called itself. `password` has 1 to 248 octets, none of them NUL.
         """
         ...
 
-    async def find(self, name: str) -> str | None:
+    async def usable(self, account: str, host: str = "") -> Answer:
+        """Tell whether `account` may log on now, of which something else than a password has vouched who it is."""
+        ...
+
+    async def find(self, name: str) -> str | CannotSay | None:
         """Return the identifier of the account that a logon name means which is no mailbox's address, or None."""
         ...
 

@@ -45,6 +45,8 @@ from winpop.terms.names import Address
 from winpop.terms.refusals import Refusal
 
 _LONGEST_PASSWORD = 248
+_WRONG_HOLDS = 900.0
+"""Seconds for which a password that a directory has refused is not shown to it again."""
 _SCRAM_LOOK = 5.0
 """Seconds between two looks whether all mailboxes have their SCRAM keys."""
 
@@ -174,7 +176,8 @@ class Logons:
         pace = Pace(settings.failuredelay, settings.failuredelaymax, settings.failurerate)
         turn = throttle.before(_name_of(attempt), attempt.peer, pace, exempt=attempt.exempt)
         if turn is None:
-            return CannotSay("too many logons of one name or one network wait")
+            await asyncio.sleep(settings.failuredelay)  # else asking again and again would cost nothing
+            return CannotSay("Too many logons of one name, or from one network, wait.")
         verdict: Verdict = CannotSay()
         try:
             while (left := turn.left()) > 0:
@@ -194,8 +197,8 @@ class Logons:
 
     async def _verdict(self, attempt: Attempt) -> Verdict:
         match attempt.credentials:
-            case Password(name, password):
-                return await self._by_password(name, password)
+            case Password():
+                return await self._by_password(attempt.credentials, str(attempt.peer))
             case Scram(name, hash_name, stored_key):
                 return self._by_scram(name, hash_name, stored_key)
             case Apop(name, timestamp, digest):
@@ -203,23 +206,26 @@ class Logons:
             case CramMd5(name, challenge, digest):
                 return self._by_secret(name, lambda secret: hmac.digest(secret, challenge, "md5"), digest)
             case Token(name, token):
-                return await self._by_token(name, token)
+                return await self._usable(await self._by_token(name, token), attempt)
             case ClientCertificate(name):
-                return self._by_certificate(name, attempt.certificates)
+                return await self._usable(self._by_certificate(name, attempt.certificates), attempt)
             case Established(_, principal, name):
-                return await self._by_context(principal, name)
+                return await self._usable(await self._by_context(principal, name), attempt)
             case Failed():
                 return Stranger()
 
-    async def _by_password(self, name: str, password: bytes) -> Verdict:
-        mailbox = await self._mailbox_of(name)
+    async def _by_password(self, credentials: Password, host: str) -> Verdict:
+        password = credentials.password
+        mailbox = await self._mailbox_of(credentials.name)
+        if isinstance(mailbox, MethodCannotSay):
+            return CannotSay(mailbox.why)
         number = mailbox.method if mailbox is not None else self._hands.settings.auth
         method = self.methods.get(number)
         if method is None:
-            return CannotSay(f"the authentication method {number} is not there")
+            return CannotSay(f"The authentication method {number} is not there; 'winpop get' shows how it is set up.")
         if not password or b"\0" in password or len(password) > _LONGEST_PASSWORD:
             return Stranger("no password can be like that")
-        answer = await self._remembering(method, number, mailbox, name, password)
+        answer, fresh = await self._remembering(method, number, mailbox, credentials, host)
         match answer:
             case MethodCannotSay(why):
                 return CannotSay(why)
@@ -227,7 +233,7 @@ class Logons:
                 return Stranger(why)
         assert mailbox is not None
         verdict = self.again(mailbox)
-        if isinstance(verdict, Known) and number == FILE:
+        if isinstance(verdict, Known) and number == FILE and fresh:
             self._learn(verdict.mailbox, password)
         return verdict
 
@@ -241,22 +247,52 @@ class Logons:
         return Known(now)
 
     async def _remembering(
-        self, method: Method, number: int, mailbox: Mailbox | None, name: str, password: bytes
-    ) -> Answer:
-        """Ask the method, unless it has said yes to the same a short while ago."""
+        self, method: Method, number: int, mailbox: Mailbox | None, credentials: Password, host: str
+    ) -> tuple[Answer, bool]:
+        """Ask the method, unless it has said yes to the same a short while ago; tell whether it was asked."""
+        name, password = credentials.name, credentials.password
         remembered, seconds = self._memory.remembered, self._hands.settings.logoncache
-        account, changes = _account_of(mailbox), mailbox.account_changes if mailbox is not None else 0
-        parts = (b"%d %d" % (number, changes), (account or "").encode("utf-8", "replace"), password)
+        account = _account_of(mailbox)
+        identifier, generation = (mailbox.id, mailbox.generation) if mailbox is not None else (0, 0)
+        # What is to be kept of passwords is a part of it: when that becomes more, each has to be seen once more.
+        parts = (
+            b"%d %d %d %d%d" % (number, identifier, generation, *self._keeps()),
+            (account or "").encode("utf-8", "replace"),
+            password,
+        )
         if account is not None and seconds and remembered.holds(*parts):
-            return Right()
-        answer = await method.check(account, name, password)
+            return Right(), False
+        # A directory counts wrong passwords and shuts the owner out: the same one is not shown to it again and again.
+        counted = number == DIRECTORY and account is not None
+        if counted and remembered.holds(b"wrong", *parts):
+            return Wrong(), False
+        answer = await method.check(account, name, password, host)
         if isinstance(answer, Right) and account is None:
-            return Wrong(NO_ACCOUNT)  # whatever a method may say: nobody has no password
+            return Wrong(NO_ACCOUNT), True  # whatever a method may say: nobody has no password
         if isinstance(answer, Right) and seconds:
             remembered.remember(*parts, seconds=seconds)
-        return answer
+        if counted and answer == Wrong():
+            remembered.remember(b"wrong", *parts, seconds=_WRONG_HOLDS)
+        return answer, True
 
-    async def _mailbox_of(self, name: str) -> Mailbox | None:
+    async def _usable(self, verdict: Verdict, attempt: Attempt) -> Verdict:
+        """Ask the method whether an account that no password has vouched for may be used at all."""
+        if not isinstance(verdict, Known):
+            return verdict
+        mailbox = verdict.mailbox
+        method, account = self.methods.get(mailbox.method), _account_of(mailbox)
+        if mailbox.method == FILE:
+            return verdict
+        if method is None or account is None:
+            return CannotSay(f"The authentication method {mailbox.method} is not there.")
+        match await method.usable(account, str(attempt.peer)):
+            case MethodCannotSay(why):
+                return CannotSay(why)
+            case Wrong(why):
+                return Stranger(why)
+        return self.again(mailbox)
+
+    async def _mailbox_of(self, name: str) -> Mailbox | MethodCannotSay | None:
         """Return the mailbox that a logon name means: its address, or a name of its account elsewhere."""
         reader = self._hands.reader
         try:
@@ -269,18 +305,25 @@ class Logons:
             return found
         for number, method in self.methods.items():
             account = await method.find(name) if number != FILE else None
+            if isinstance(account, MethodCannotSay):
+                return account
             if account is not None:
                 return mailboxes.by_account(reader, number, account)
         return None
 
+    def _keeps(self) -> tuple[bool, bool]:
+        """Tell whether SCRAM keys, and whether passwords that can be read, are to be kept."""
+        settings = self._hands.settings
+        return bool(settings.scram), bool(settings.apop or settings.crammd5)
+
     def _learn(self, mailbox: Mailbox, password: bytes) -> None:
         """Keep the SCRAM keys, and where asked the secret, of a password that came in before they were kept."""
-        settings, hands = self._hands.settings, self._hands
+        hands = self._hands
         kept = mailboxes.kept(hands.reader, mailbox.id)
-        wants_secret = bool(settings.apop or settings.crammd5)
+        wants_scram, wants_secret = self._keeps()
         if kept is None or mailbox.id in self._learning:
             return
-        scram = settings.scram and (kept.scram_sha_1 is None or kept.scram_sha_256 is None)
+        scram = wants_scram and (kept.scram_sha_1 is None or kept.scram_sha_256 is None)
         if not scram and not (wants_secret and kept.secret is None):
             return
         self._learning.add(mailbox.id)
@@ -310,10 +353,13 @@ class Logons:
         try:
             mailbox = self._file_mailbox(name)
             found = self._scram_of(mailbox, hash_name)
+            if found is not None:
+                return found
             secret = self._sealing.derived("scram")
-        except Refusal:
+        except Refusal as refusal:
+            self._hands.log.critical("scram", error=refusal)
             return None
-        return found or scram_keys.unknown(_spelled(name), hash_name, secret, passwords.ITERATIONS)
+        return scram_keys.unknown(_spelled(name), hash_name, secret, passwords.ITERATIONS)
 
     def _by_scram(self, name: str, hash_name: str, stored_key: bytes) -> Verdict:
         mailbox = self._file_mailbox(name)
@@ -404,11 +450,15 @@ class Logons:
     async def _by_context(self, principal: str, name: str) -> Verdict:
         method = self.methods.get(DIRECTORY)
         account = await method.find(principal) if method is not None else None
+        if isinstance(account, MethodCannotSay):
+            return CannotSay(account.why)
         mailbox = mailboxes.by_account(self._hands.reader, DIRECTORY, account) if account is not None else None
         if mailbox is None:
             return Stranger(NO_ACCOUNT)
         if name:
             wanted = await self._mailbox_of(name)
+            if isinstance(wanted, MethodCannotSay):
+                return CannotSay(wanted.why)
             if wanted is None or wanted.id != mailbox.id:
                 return Stranger("the client wants to be somebody else")
         return Known(mailbox)
@@ -439,8 +489,7 @@ def _account_of(mailbox: Mailbox | None) -> str | None:
 def _name_of(attempt: Attempt) -> str:
     """Return the name by which failures are counted."""
     credentials = attempt.credentials
-    name = credentials.name or (credentials.principal if isinstance(credentials, Established) else "")
-    return name.lower()
+    return _spelled(credentials.name or (credentials.principal if isinstance(credentials, Established) else ""))
 
 
 def _password_of(attempt: Attempt) -> bytes | None:

@@ -17,9 +17,9 @@ class PasswordFile:
     def __init__(self, in_thread: Callable[[Callable[[], bool]], Awaitable[bool]]) -> None:
         self._in_thread = in_thread
 
-    async def check(self, account: str | None, name: str, password: bytes) -> Answer:
+    async def check(self, account: str | None, name: str, password: bytes, host: str = "") -> Answer:
         """Tell whether this is the password that `account` is the hash of."""
-        del name
+        del name, host
         try:
             right = await self._in_thread(lambda: passwords.verify(account, password))
         except TimeoutError:
@@ -29,6 +29,11 @@ class PasswordFile:
         if right:
             return Right()
         return Wrong(NO_ACCOUNT) if account is None else Wrong()
+
+    async def usable(self, account: str, host: str = "") -> Answer:
+        """Return yes: there is nothing here that keeps an account from logging on but a lock."""
+        del account, host
+        return Right()
 
     async def find(self, name: str) -> str | None:
         """Return None: here a logon name is a mailbox's address and nothing else."""

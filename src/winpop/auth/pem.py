@@ -78,7 +78,11 @@ def _blocks(file: File) -> list[tuple[str, bytes]]:
     """Return the blocks of a file, each with its label. Raises `Refusal` (`not-pem`)."""
     blocks = list(_scan(file.octets))
     if not blocks:
-        what = "is empty" if not file.octets.strip() else "is not PEM, which begins with -----BEGIN"
+        what = "is not PEM, which begins with -----BEGIN"
+        if b"-----BEGIN" in file.octets:
+            what = "is cut short: a -----BEGIN has no -----END"
+        elif not file.octets.strip():
+            what = "is empty"
         raise not_understood("not-pem", f"The file {file} {what}; 'openssl x509' and 'openssl pkcs12' convert to it.")
     return blocks
 

@@ -4,6 +4,7 @@ Invariant: what damage has made of the password or the name of a mailbox hinders
 nobody else: a name is shown as far as it goes, and a damaged hash lets nobody in.
 """
 
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -38,8 +39,10 @@ class Mailbox:
     """The authentication method by its documented number: 1 local accounts, 2 Active Directory, 3 password file."""
     account: str | None = None
     """The identifier of the account where the method is not the password file."""
-    account_changes: int = 0
-    """How often the account's password was changed from here."""
+    generation: int = 0
+    """Another number after each change of the account or its password."""
+    made: bool = False
+    """The account was made by winpop."""
 
     @property
     def locked(self) -> str | None:
@@ -50,7 +53,7 @@ class Mailbox:
 _SELECT = """
     SELECT mailbox.id, CAST(mailbox.name AS BLOB), CAST(domain.name AS BLOB), domain_lock.domain_id IS NOT NULL,
            mailbox_lock.mailbox_id IS NOT NULL, CAST(password.hash AS BLOB), account.method,
-           CAST(account.identifier AS BLOB), account.changes
+           CAST(account.identifier AS BLOB), account.generation, account.made
     FROM domain JOIN mailbox ON mailbox.domain_id = domain.id
     LEFT JOIN domain_lock ON domain_lock.domain_id = domain.id
     LEFT JOIN mailbox_lock ON mailbox_lock.mailbox_id = mailbox.id
@@ -199,8 +202,10 @@ def all_have_scram_keys(reader: Reader) -> bool:
     return not reader.number(sql)
 
 
-def set_account(transaction: Transaction, mailbox_id: int, method: int, account: str) -> None:
+def set_account(transaction: Transaction, mailbox_id: int, method: int, account: str, *, made: bool = False) -> None:
     """Give a mailbox an account of another method; what is kept of its password in the password file, sleeps.
+
+    `made` tells whether winpop has made the account.
 
     Raises `Refusal` (`account-taken`).
     """
@@ -208,11 +213,14 @@ def set_account(transaction: Transaction, mailbox_id: int, method: int, account:
     if other is not None and other.id != mailbox_id:
         raise Refusal("account-taken", f"That account is the account of {other.address} already.")
     transaction.run(
-        "INSERT INTO account (mailbox_id, method, identifier) VALUES (?, ?, ?) ON CONFLICT (mailbox_id) DO UPDATE SET "
-        "method = excluded.method, identifier = excluded.identifier",
+        "INSERT INTO account (mailbox_id, method, identifier, generation, made) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (mailbox_id) DO UPDATE SET method = excluded.method, identifier = excluded.identifier, "
+        "generation = excluded.generation, made = excluded.made",
         mailbox_id,
         method,
         account,
+        secrets.randbits(62),
+        int(made),
     )
 
 
@@ -231,9 +239,9 @@ def forget_secrets(transaction: Transaction) -> None:
     transaction.run("UPDATE password SET secret = NULL WHERE secret IS NOT NULL")
 
 
-def count_account_change(transaction: Transaction, mailbox_id: int) -> None:
+def renew_account(transaction: Transaction, mailbox_id: int) -> None:
     """Note that the password of a mailbox's account was changed: what was remembered of the old one holds no more."""
-    transaction.run("UPDATE account SET changes = changes + 1 WHERE mailbox_id = ?", mailbox_id)
+    transaction.run("UPDATE account SET generation = ? WHERE mailbox_id = ?", secrets.randbits(62), mailbox_id)
 
 
 def every(reader: Reader) -> list[Mailbox]:
@@ -242,7 +250,7 @@ def every(reader: Reader) -> list[Mailbox]:
 
 
 def _mailbox(row: Row) -> Mailbox:
-    identifier, name, domain, domain_locked, own_lock, password_hash, method, account, changes = row
+    identifier, name, domain, domain_locked, own_lock, password_hash, method, account, generation, made = row
     assert isinstance(identifier, int)
     address = Address(DomainName(as_name(domain)), as_name(name))
     return Mailbox(
@@ -253,7 +261,8 @@ def _mailbox(row: Row) -> Mailbox:
         _hash(password_hash),
         method if isinstance(method, int) else FILE,
         None if account is None else as_name(account),
-        changes if isinstance(changes, int) else 0,
+        generation if isinstance(generation, int) else 0,
+        bool(made),
     )
 
 

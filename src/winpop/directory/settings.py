@@ -378,6 +378,9 @@ _TABLE = (
 SETTINGS = {setting.name: setting for setting in _TABLE}
 """Every setting by its name, in the order in which they are shown."""
 
+SECRET = frozenset(setting.name for setting in _TABLE if setting.secret)
+"""The settings that are passwords."""
+
 ALIASES = {"authentication": "auth"}
 SOCKET = ("socketbacklog", "socketmax", "socketmin", "socketthreshold")
 """What the word `socket` means, in the documented order of its arguments."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from winpop.protocol import proxy
-from winpop.services.handshake import Handshake
+from winpop.services.handshake import HANDSHAKE, Handshake, why
 from winpop.services.tls import alpn_is_right
 from winpop.services.world import World
 from winpop.terms.endpoints import IPAddress, parse_peer, within
@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _MOST_UNUSED = 16 * 1024
 """Octets that came in and wait, above which the socket is not read."""
+_MOST_UNSENT = 64 * 1024
+"""Octets that TLS keeps for a client before no more is made; beneath it there is as much again."""
 _LOOK_AGAIN = 5.0
 """Seconds after which a connection's clock is looked at again, at the latest."""
 _HEADER = 30.0
 """Seconds for the header of the PROXY protocol."""
+_LOOK_SOON = 0.05
 _LINGER = 3.0
 """Seconds that what a client still sends is read and dropped, so that it can read the last reply."""
 
@@ -102,6 +105,8 @@ class Connection(asyncio.Protocol, ABC):
         self._commands = 0
         self._answering = False
         self._counted = False
+        self._exempt = False
+        """It counts in all, and for no address."""
         self._writable = True
         self._reading = True
         self._unsent = 0
@@ -113,7 +118,11 @@ class Connection(asyncio.Protocol, ABC):
         self._handshake: Handshake | None = None
         """The TLS handshake, while the next byte belongs to it."""
         self._handshaking = False
+        self._tls_context: ssl.SSLContext | None = None
+        """With what the handshake begins, once it may."""
         self.tls: ssl.SSLObject | None = None
+        self._beneath: asyncio.Transport | None = None
+        """The transport that TLS writes to."""
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
 
@@ -161,16 +170,18 @@ class Connection(asyncio.Protocol, ABC):
         self.connections.every.add(self)
         if within(self.peer, self.world.settings.proxies):
             self._header = proxy.Header()
+            self.world.census.enter(None)
+            self._counted = self._exempt = True
             self.session = self.open_session()  # until it is known who comes, nothing is said
             self._watch_clock()
         else:
             self._arrive(self.peer)
 
-    def _arrive(self, peer: IPAddress) -> None:
-        """Begin with the peer that is known now."""
+    def _arrive(self, peer: IPAddress, *, known: bool = True) -> None:
+        """Begin with the peer that is known now; where a proxy does not know it, nobody is trusted in its place."""
         settings = self.world.settings
         self.peer = peer
-        self.trusted = within(peer, settings.trusted)
+        self.trusted = known and within(peer, settings.trusted)
         self.session = self.open_session()
         if self.implicit_tls:
             self._handshake = Handshake(self._transport, self, early=True)
@@ -188,14 +199,16 @@ class Connection(asyncio.Protocol, ABC):
             self.leave("not the PROXY protocol")
         elif header.state is proxy.State.DONE:
             self._header = None
-            self._arrive(header.source or self.peer)
+            self._leave_census()
+            self._arrive(header.source or self.peer, known=header.source is not None)
             if header.rest and not self.lost:
                 self.data_received(header.rest)
 
     def admit(self) -> bool:
         """Begin the dialogue, or wait where all workers together have as many connections as there may be."""
         settings, census = self.world.settings, self.world.census
-        address = None if self.trusted else self.peer
+        self._exempt = self.trusted
+        address = None if self._exempt else self.peer
         census.enter(address)
         if census.full or census.total() > settings.socketmax:
             census.leave(address)
@@ -230,8 +243,17 @@ class Connection(asyncio.Protocol, ABC):
             return
         if self._handshake is None:
             self._handshake = Handshake(self._transport, self, early=False)
+        self._tls_context = context
+        self._begin_handshake()
+
+    def _begin_handshake(self) -> None:
+        """Begin when there is something to answer: a client that only comes and goes costs nothing."""
+        assert self._handshake is not None
+        if self._tls_context is None or self._handshaking or not self._handshake.is_begun:
+            return
         self._handshaking = True
-        self._handshake.begin(self.world.loop, context, self._handshake_over)
+        left = max(1.0, min(HANDSHAKE, self.began + self.world.settings.logontime - self.world.loop.time()))
+        self._handshake.begin(self.world.loop, self._tls_context, left, self._handshake_over)
 
     def _handshake_over(self, transport: asyncio.Transport | None, why: str) -> None:
         handshake, self._handshake, self._handshaking = self._handshake, None, False
@@ -245,7 +267,8 @@ class Connection(asyncio.Protocol, ABC):
             self._transport.abort()
             self.connection_lost(None)  # the transport tells only the protocol of TLS
             return
-        self._transport = transport
+        self._beneath, self._transport = self._transport, transport
+        transport.set_write_buffer_limits(high=_MOST_UNSENT)
         self.tls = transport.get_extra_info("ssl_object")
         self._reading = True
         if self.tls is None or not alpn_is_right(self.tls):
@@ -269,7 +292,9 @@ class Connection(asyncio.Protocol, ABC):
         if self._header is not None:
             self._read_header(data)
         elif self._handshake is not None:
-            if not self._handshake.take(data):
+            if self._handshake.take(data):
+                self._begin_handshake()
+            else:
                 self.leave("sent in clear what belongs to TLS")
         elif not self._closing and not self.lost:
             self.session.receive(data)
@@ -291,7 +316,12 @@ class Connection(asyncio.Protocol, ABC):
         """Stop making replies: the client does not take them."""
         self._writable = False
         self._progress = self.world.loop.time()
-        self._unsent = self._transport.get_write_buffer_size()
+        self._unsent = self._left_to_send()
+
+    def _left_to_send(self) -> int:
+        """Return the octets that the client has not taken yet, also those beneath TLS."""
+        beneath = self._beneath.get_write_buffer_size() if self._beneath is not None else 0
+        return self._transport.get_write_buffer_size() + beneath
 
     def resume_writing(self) -> None:
         """Go on: the client took them."""
@@ -305,16 +335,26 @@ class Connection(asyncio.Protocol, ABC):
         if self.lost:
             return
         self.lost = True
-        if exc is not None:
+        if self._handshaking:
+            self.reason = f"no TLS: {why(exc)}"
+        elif exc is not None:
             self.reason = "connection broken"
         if self._timer is not None:
             self._timer.cancel()
         self.connections.every.discard(self)
         self.connections.waiting.pop(self, None)
-        if self._counted:
-            self.world.census.leave(None if self.trusted else self.peer)
+        if self._handshaking and self._counted and not isinstance(exc, OSError):
+            # The loop keeps what belongs to a handshake that was left in its middle until its time is up.
+            self.world.loop.call_later(HANDSHAKE, self._leave_census)
+        else:
+            self._leave_census()
         if not self._answering:
             self._release()
+
+    def _leave_census(self) -> None:
+        if self._counted:
+            self._counted = False
+            self.world.census.leave(None if self._exempt else self.peer)
 
     # --- the session's side ---
 
@@ -431,7 +471,9 @@ class Connection(asyncio.Protocol, ABC):
         self._closing = True
         self.release()  # the client may be back before the last of this connection is gone
         self._progress = self.world.loop.time()
-        if self.session.said_quit or self._half_closed or not self._transport.can_write_eof():
+        if self.tls is not None:
+            self._close_when_sent()
+        elif self.session.said_quit or self._half_closed or not self._transport.can_write_eof():
             self._transport.close()
         else:
             self._transport.write_eof()
@@ -439,6 +481,15 @@ class Connection(asyncio.Protocol, ABC):
                 self._reading = True
                 self._transport.resume_reading()
         self._watch_clock()
+
+    def _close_when_sent(self) -> None:
+        """Close what goes over TLS once the client has taken all: the loop would give it seconds, not `stalltime`."""
+        if not self.lost:
+            if self._left_to_send():
+                self.world.loop.call_later(_LOOK_SOON, self._close_when_sent)
+            else:
+                self._progress = self.world.loop.time()
+                self._transport.close()
 
     def _release(self) -> None:
         self.release()
@@ -458,7 +509,7 @@ class Connection(asyncio.Protocol, ABC):
         if self.lost:
             return
         now = self.world.loop.time()
-        unsent = self._transport.get_write_buffer_size()
+        unsent = self._left_to_send()
         ending: Any = None
         if unsent and (self._closing or not self._writable):
             if unsent < self._unsent:

@@ -9,9 +9,14 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-_SECONDS = 30.0
-_SHUTDOWN = 3.0
+HANDSHAKE = 30.0
+"""Seconds for a handshake, at most."""
+_SHUTDOWN = 10.0
 """Seconds for the client's answer when the connection is closed."""
+_HANDSHAKE_RECORD = b"\x16"
+"""What TLS begins with (RFC 8446 §5.1)."""
+_RECORD = 5
+"""Octets before the content of a TLS record; the last two are the length of that."""
 _MOST_EARLY = 16 * 1024
 """Octets. The first message of a client has a few hundred, or some thousands with keys against quantum computers."""
 
@@ -31,8 +36,8 @@ class Handshake:
         self._in_place = False
         self.first = b""
 
-    def begin(self, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext, done: Done) -> None:
-        """Begin."""
+    def begin(self, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext, seconds: float, done: Done) -> None:
+        """Begin; it has to be over in so many seconds."""
         if not self._may_be_early:
             self._transport.pause_reading()
         task = loop.create_task(
@@ -41,7 +46,7 @@ class Handshake:
                 self._protocol,
                 context,
                 server_side=True,
-                ssl_handshake_timeout=_SECONDS,
+                ssl_handshake_timeout=seconds,
                 ssl_shutdown_timeout=_SHUTDOWN,
             )
         )
@@ -49,13 +54,19 @@ class Handshake:
         # Turn by turn: the task begins, then the protocol of TLS is in place, then it gets what came before it.
         loop.call_soon(loop.call_soon, self._hand_over)
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is something to answer: the client's first record, or that we have said it may come."""
+        length = int.from_bytes(self._early[_RECORD - 2 : _RECORD], "big")
+        return not self._may_be_early or len(self._early) >= _RECORD + length > _RECORD
+
     def take(self, data: bytes) -> bool:
         """Take bytes that came in, or tell that in clear none may come now."""
         if self._in_place:
             self.first += data
             return True
         self._early += data
-        return self._may_be_early and len(self._early) <= _MOST_EARLY
+        return self._may_be_early and len(self._early) <= _MOST_EARLY and self._early.startswith(_HANDSHAKE_RECORD)
 
     def _hand_over(self) -> None:
         data, self._early = self._early, b""
@@ -75,7 +86,11 @@ def _tell(task: "asyncio.Task[asyncio.Transport | None]", done: Done) -> None:
         done(None, "cancelled")
         return
     error = task.exception()
+    done(task.result() if error is None else None, why(error))
+
+
+def why(error: BaseException | None) -> str:
+    """Say in a few words why a handshake failed."""
     if error is None:
-        done(task.result(), "the client has gone")
-    else:
-        done(None, (isinstance(error, ssl.SSLError) and error.reason) or type(error).__name__)
+        return "the client has gone"
+    return (isinstance(error, ssl.SSLError) and error.reason) or type(error).__name__

@@ -39,6 +39,9 @@ broken is often back before anybody else has noticed."""
 class Pop3Connection(Connection):
     """One client that fetches mail."""
 
+    _timestamp = b""
+    """What the greeting has for APOP."""
+
     kind = "pop3"
     overloaded = Ending.OVERLOADED
     stopping = Ending.STOPPING
@@ -71,12 +74,14 @@ class Pop3Connection(Connection):
         bindings = tls.bindings(self.tls) if self.tls is not None else {}
         passwords = secure or (self.trusted and not settings.sparequired)
         apop = settings.apop and world.logons.has_secrets()
+        if apop and not self._timestamp:  # once a connection: after STLS there is no other greeting
+            self._timestamp = f"<{secrets.token_hex(12)}@{settings.hostname}>".encode("ascii")
         return pop3.Offer(
             logons=secure or self.trusted,
             passwords=passwords,
             stls=not secure and world.tls.context is not None,
             mechanisms=world.logons.mechanisms(passwords=passwords, bindings=bindings, certificates=self._names()),
-            timestamp=f"<{secrets.token_hex(12)}@{settings.hostname}>".encode("ascii") if apop and not secure else None,
+            timestamp=self._timestamp if apop else None,
             expire=settings.expire,
             login_delay=settings.logindelay,
             hostname=settings.hostname,
@@ -110,7 +115,9 @@ class Pop3Connection(Connection):
                 self._update(indexes)
             case moves.Keys(name, hash_name):
                 self._later(self._supply_keys(name, hash_name))
-            case moves.Step(mechanism, token):
+            case moves.Step(mechanism, token, first):
+                if first:
+                    self._drop_context()  # of a run that was cancelled
                 self._later(self._step(mechanism, token))
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:

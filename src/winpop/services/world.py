@@ -94,6 +94,7 @@ class World:
         self.logindelay = LoginDelay(self.shared)
         self.tls = Tls(self.log)
         memory = Memory(Throttle(self.shared), Remembered(self.shared), self.logindelay)
+        self._has_helper = parts.accounts is not None
         self._local = LocalMethod(parts.accounts, lambda: self.settings.pamservice, waiting=self.settings.logonqueue)
         self._directory_settings: tuple[object, ...] = ()
         self._going: set[asyncio.Task[None]] = set()
@@ -113,7 +114,9 @@ class World:
 
     def _methods(self) -> dict[int, Method]:
         """Return the methods that can be asked; one whose settings have changed begins anew."""
-        methods: dict[int, Method] = {FILE: PasswordFile(self.in_hashing_thread), LOCAL: self._local}
+        methods: dict[int, Method] = {FILE: PasswordFile(self.in_hashing_thread)}
+        if self._has_helper or self.settings.auth == LOCAL:  # without it, it can only say that it is not there
+            methods[LOCAL] = self._local
         settings = self.settings
         names = [name for name in settings_table.SETTINGS if name.startswith("ldap")]
         configured = tuple(getattr(settings, name) for name in names)
@@ -126,7 +129,10 @@ class World:
             self._going.add(task)
             task.add_done_callback(self._going.discard)
         if settings.ldapservers:
-            methods[DIRECTORY] = ActiveDirectory(settings, self._ldap_password())
+            try:
+                methods[DIRECTORY] = ActiveDirectory(settings, self._ldap_password())
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one method, the others go on
+                self.log.critical("active directory", error=type(error).__name__)
         return methods
 
     def _ldap_password(self) -> str:

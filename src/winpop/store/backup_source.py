@@ -45,6 +45,7 @@ class Source:
     def settings(self, reader: Reader) -> Iterable[tuple[Any, ...]]:
         """Return the settings that were set; those of a part of the server are none."""
         stored = settings.stored(reader) if self._target is None else {}
+        stored = {name: text for name, text in stored.items() if name not in settings.SECRET}  # their key stays here
         return [(name, value) for name, value in stored.items() if name != clock.NAME]
 
     def domains(self, reader: Reader) -> Iterator[tuple[Any, ...]]:

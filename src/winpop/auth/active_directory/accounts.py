@@ -47,7 +47,10 @@ class DirectoryAccounts:
         self._password = password
 
     def find(self, address: Address) -> str | None:
-        """Return the identifier of the account of a mailbox. Raises `Refusal` (`account-ambiguous` and others)."""
+        """Return the identifier of the account of a mailbox.
+
+        Raises `Refusal` (`account-ambiguous`, `account-of-another`, `account-not-for-mail` and others).
+        """
         return self._run(lambda work: work.lookups.of_address(work.connection, address))
 
     def is_administrator(self, who: str) -> bool:

@@ -2,7 +2,8 @@ r"""Finding accounts in the domain: by mailbox address, by logon name, by identi
 
 The identifier of an account is its objectGUID as text: it stays when the account is renamed or moved. Logon names are
 what Windows takes: the pre-Windows 2000 name `alice` and `DOMAIN\alice`, the user principal name with any suffix, and
-the implied one, `alice@` and the domain's own name. Invariant: only users are found, neither computers nor groups.
+the implied one, `alice@` and the domain's own name. Invariants: only users are found, neither computers nor groups; no
+mailbox gets an account that is another's, by its mail address or as the one that we look up others with.
 """
 
 import uuid
@@ -17,6 +18,8 @@ from winpop.terms.refusals import Refusal, readable
 IDENTIFIER = "objectGUID"
 _USER = equal("sAMAccountType", "805306368")
 """Active Directory's own word for accounts of people; it is indexed."""
+_OWNER = ("userPrincipalName", "mail", "isCriticalSystemObject")
+"""What tells whose account one is that was found by its name."""
 _LONGEST_NAME = 320
 _RID_OCTETS = 4
 
@@ -52,11 +55,12 @@ class Lookups:
     async def of_address(self, connection: Connection, address: Address) -> str | None:
         """Return the account of a mailbox: by user principal name, else mail address, else pre-Windows 2000 name.
 
-        Raises `Refusal` (`account-ambiguous`) where two could be meant.
+        Raises `Refusal`: `account-ambiguous` where two could be meant, `account-of-another` where the account of that
+        name has another mail address, `account-not-for-mail` where it is the account of ldapuser.
         """
         ways = ("userPrincipalName", str(address)), ("mail", str(address)), ("sAMAccountName", address.mailbox)
         for attribute, value in ways:
-            found = await self._users(connection, equal(attribute, value))
+            found = await self._users(connection, equal(attribute, value), (IDENTIFIER, *_OWNER))
             if len(found) > 1:
                 names = " and ".join(f"'{readable(entry.dn)}'" for entry in found)
                 raise Refusal(
@@ -65,8 +69,26 @@ class Lookups:
                     f"give one of them the userPrincipalName {address}.",
                 )
             if found:
+                place = await self._servers.place(connection)
+                await self._refuse_service_account(connection, found[0], address)
+                # The name alone says little: mailboxes of one name can be in many domains.
+                if attribute == "sAMAccountName" and not _may_have(found[0], address, place):
+                    return None
                 return identifier(found[0])
         return None
+
+    async def _refuse_service_account(self, connection: Connection, entry: Entry, address: Address) -> None:
+        """Raise `Refusal` where an account is the one that we look up others with."""
+        user = self._settings.ldapuser
+        place = await self._servers.place(connection)
+        forms = some(equal("distinguishedName", user), *_meanings(user, place))
+        this = every(_USER, equal(IDENTIFIER, entry.one(IDENTIFIER)), forms)
+        if await connection.search(place.root, this, ("cn",)):
+            raise Refusal(
+                "account-not-for-mail",
+                f"In Active Directory the account of {address} would be '{readable(entry.dn)}', which is that of "
+                "ldapuser and no mailbox's; give the mailbox another name, or make an account for it.",
+            )
 
     async def of_name(self, connection: Connection, name: str) -> str | None:
         """Return the account that a logon name means, or None where it means none, or more than one."""
@@ -111,8 +133,28 @@ class Lookups:
         root = (await self._servers.place(connection)).root
         return bool(await connection.search(root, equal(attribute, value), ("cn",)))
 
-    async def _users(self, connection: Connection, wanted: bytes) -> list[Entry]:
-        return await connection.search(await self.base(connection), every(_USER, wanted), (IDENTIFIER,))
+    async def _users(
+        self, connection: Connection, wanted: bytes, attributes: Sequence[str] = (IDENTIFIER,)
+    ) -> list[Entry]:
+        return await connection.search(await self.base(connection), every(_USER, wanted), attributes)
+
+
+def _may_have(entry: Entry, address: Address, place: Place) -> bool:
+    """Tell whether an account that has a mailbox's name may be that mailbox's. Raises `Refusal` (`account-of-another`).
+
+    It may not be where it belongs to the directory itself, as administrator, or to a user of another mail domain.
+    """
+    principal, mail, critical = map(entry.text, _OWNER)
+    suffix = principal.rpartition("@")[2].lower() if "@" in principal else ""
+    if critical == "TRUE" or (suffix and suffix not in (address.domain.text, place.dns.lower())):
+        return False
+    if mail and mail.lower() != str(address):
+        raise Refusal(
+            "account-of-another",
+            f"'{readable(entry.dn)}' in Active Directory has the name of the mailbox {address}, but the mail address "
+            f"{readable(mail)}; if it is the mailbox's account, give it the userPrincipalName {address}.",
+        )
+    return True
 
 
 def _meanings(name: str, place: Place) -> list[bytes]:

@@ -18,6 +18,7 @@ from winpop.terms.refusals import readable
 
 PAUSE, REFUSED_PAUSE = 30.0, 300.0
 """Seconds until a server that failed, and a service account that was refused, are tried again."""
+_HOW_TO_SET = "'winpop set ldapuser NAME /password' sets it and its password"
 
 
 class LdapSettings(Protocol):
@@ -58,7 +59,7 @@ class Servers:
         self.settings = settings
         self.all = tuple(map(Server, settings.ldapservers))
         self.timeout = settings.ldaptimeout
-        self._password = password.encode()
+        self._password = _octets(password)
         self._pause = pause
         self._failed: dict[Server, float] = {}
         self._refused: tuple[float, str] | None = None
@@ -101,7 +102,7 @@ class Servers:
             raise Unreachable(self._refused[1])
         self._refused = None
         if not self.settings.ldapuser or not self._password:
-            raise Unreachable("No account is set to look up others with; set ldapuser and ldappassword.")
+            raise Unreachable(f"No account is set to look up others with; {_HOW_TO_SET}.")
         connection = await self.open()
         try:
             said = answer(await connection.bind(self.settings.ldapuser, self._password))
@@ -149,6 +150,14 @@ class Servers:
 
     def _note_refusal(self, reason: str) -> str:
         who = readable(self.settings.ldapuser)
-        why = f"Active Directory does not let in the account {who} (ldapuser): {reason}; set ldapuser and ldappassword."
+        why = f"Active Directory does not let in the account {who} (ldapuser): {reason}; {_HOW_TO_SET}."
         self._refused = (time.monotonic() + REFUSED_PAUSE, why)
         return why
+
+
+def _octets(password: str) -> bytes:
+    """Return a password as it is sent; what was typed and is not UTF-8 is sent as it was typed."""
+    try:
+        return password.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # not even that: a wrong password, which the directory will say
+        return password.encode("utf-8", "surrogatepass")

@@ -7,6 +7,7 @@ costs the same two steps; an empty password is no password (RFC 4513 §5.1.2); a
 
 import asyncio
 import secrets
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -17,6 +18,7 @@ from winpop.auth.active_directory.lookups import Lookups
 from winpop.auth.active_directory.pool import Pool
 from winpop.auth.active_directory.servers import PAUSE, LdapSettings, Servers
 from winpop.auth.contract import NO_ACCOUNT, Answer, CannotSay, Right, Wrong
+from winpop.terms.refusals import readable
 
 CONNECTIONS = 4
 """For searches, and as many for logons, in each worker."""
@@ -40,18 +42,25 @@ class ActiveDirectory:
         self._logons = Pool(self._servers, self._servers.open, CONNECTIONS)
         self._waiting = 0
 
-    async def check(self, account: str | None, name: str, password: bytes) -> Answer:  # noqa: ARG002 - of the contract
-        """Tell whether `account` has this password."""
+    async def check(self, account: str | None, name: str, password: bytes, host: str = "") -> Answer:
+        """Tell whether `account` has this password. Neither its name nor the client's address matters here."""
+        del name, host
         if not password or b"\0" in password or len(password) > _LONGEST_PASSWORD:
             return Wrong()
         return await self._answered(lambda: self._check(account, password))
 
-    async def find(self, name: str) -> str | None:
-        """Return the identifier of the account that a logon name means, or None; also when that cannot be said."""
-        found = await self._answered(
+    async def usable(self, account: str, host: str = "") -> Answer:
+        """Tell whether `account` may log on now, by its state in the directory; not by its hours of logon."""
+        del host
+        return await self._answered(
+            lambda: self._searches.run(lambda connection: self._usable(connection, account)),
+        )
+
+    async def find(self, name: str) -> str | CannotSay | None:
+        """Return the identifier of the account that a logon name means, or None where it means nobody."""
+        return await self._answered(
             lambda: self._searches.run(lambda connection: self._lookups.of_name(connection, name))
         )
-        return None if isinstance(found, CannotSay) else found
 
     async def is_administrator(self, who: str) -> bool | CannotSay:
         """Tell whether an account, by identifier or logon name, is in the group `ldapadmins`, also by other groups."""
@@ -81,6 +90,18 @@ class ActiveDirectory:
         nobody = f"CN={uuid.uuid4()},{root}"
         await self._logons.run(lambda connection: _log_on(connection, nobody, secrets.token_hex(16).encode()))
         return Wrong(NO_ACCOUNT)
+
+    async def _usable(self, connection: Connection, account: str) -> Answer:
+        entry = await self._lookups.account(connection, account, states.STATE)
+        if entry is None:
+            return Wrong(NO_ACCOUNT)
+        if not entry.one("userAccountControl") or not entry.one("pwdLastSet"):
+            return CannotSay(
+                f"Active Directory does not show the state of '{readable(entry.dn)}' to the account of ldapuser; "
+                "give that account the right to read userAccountControl and pwdLastSet."
+            )
+        found = states.states(entry, time.time())
+        return Wrong(found[0]) if found else Right()
 
     async def _answered(self, work: Callable[[], Awaitable[T]]) -> T | CannotSay:
         """Wait for `work`, within bounds of time and number."""

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,12 @@ from winpop.auth.local.pam import UNKNOWN_HOST
 from winpop.auth.local.request import line_of
 
 _GONE = "The helper for local accounts has ended; start the service again."
-_NO_HELPER = "Local accounts are not to be had on this system; take another method with 'winpop set auth 3'."
+_NO_HELPER = (
+    "Local accounts are not to be had on this system; take another method with 'winpop set auth 3'."
+    if sys.platform == "win32"
+    else "The service runs without the helper for local accounts, as these came after it had begun; stop "
+    "'winpop serve' and start it again, as root."
+)
 _BUSY = "More logons with local accounts wait than can be checked; PAM is slow, or too many come at once."
 _NO_ANSWER = "The helper for local accounts gave no answer."
 
@@ -49,38 +55,44 @@ class LocalMethod:
         self._most = at_once + waiting
         self._asking = 0
 
-    async def check(self, account: str | None, name: str, password: bytes, host: str = UNKNOWN_HOST) -> Answer:  # noqa: ARG002 - `name` is the contract's; PAM hears only of accounts
+    async def check(self, account: str | None, name: str, password: bytes, host: str = "") -> Answer:  # noqa: ARG002 - `name` is the contract's; PAM hears only of accounts
         """Tell whether the user `account` has this password; `host` is the client's address, for PAM's modules."""
         if not password or b"\0" in password:
             return Wrong(PASSWORD)
-        answer = await self._ask(
-            line_of(
-                do="check", account=account, password=password.decode("latin-1"), service=self._service(), host=host
-            )
-        )
-        match answer:
-            case {"right": True} if account is not None:
-                return Right()
-            case {"wrong": str(why)}:
-                return Wrong(why)
-            case {"cannot": str(why)}:
-                return CannotSay(why)
-        return CannotSay(_NO_ANSWER)
+        answer = await self._verdict(host, do="check", account=account, password=password.decode("latin-1"))
+        return CannotSay(_NO_ANSWER) if account is None and answer == Right() else answer
 
-    async def find(self, name: str) -> str | None:
+    async def usable(self, account: str, host: str = "") -> Answer:
+        """Tell whether the user `account` may log on now: a member, not locked, and PAM's account phase is passed."""
+        return await self._verdict(host, do="usable", account=account)
+
+    async def find(self, name: str) -> str | None | CannotSay:
         """Return the name of the user that a logon name without a domain means, where that user is a member."""
         if len(name) > users.LONGEST:
             return None
         match await self._ask(line_of(do="find", name=name)):
-            case {"found": str(found)}:
+            case {"found": str() | None as found}:
                 return found
-        return None
+            case {"cannot": str(why)}:
+                return CannotSay(why)
+        return CannotSay(_NO_ANSWER)
 
     async def close(self) -> None:
         """Ask no more; the helper ends when nobody can ask any more."""
         if self._orders is not None:
             self._orders.close()
             self._orders = None
+
+    async def _verdict(self, host: str, **asked: str | None) -> Answer:
+        """Ask about an account."""
+        match await self._ask(line_of(**asked, service=self._service(), host=host or UNKNOWN_HOST)):
+            case {"right": True}:
+                return Right()
+            case {"wrong": str(why)}:
+                return Wrong(why)
+            case {"cannot": str(why)}:
+                return CannotSay(why)
+        return CannotSay(_NO_ANSWER)
 
     async def _ask(self, line: bytes) -> dict[str, Any]:
         """Return the helper's answer, or `cannot` and a sentence."""

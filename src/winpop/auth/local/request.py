@@ -1,12 +1,14 @@
 """One request to the helper: a line of JSON, and a line of JSON back.
 
     {"do": "check", "account": NAME or null, "password": LATIN-1, "service": PAM SERVICE, "host": ADDRESS}
+    {"do": "usable", "account": NAME, "service": PAM SERVICE, "host": ADDRESS}
     {"do": "find", "name": NAME}
 
 and back `{"right": true}`, `{"wrong": WHY}`, `{"cannot": SENTENCE}` or `{"found": NAME or null}`. Invariant: for
 who is no member of the group PAM is asked about nobody, so that no module ever hears that name: nobody can lock root
 out or try its passwords here. That takes less time than a wrong password (pam_unix: 24 ms, not 150): who asks evens it
-out.
+out. Where something else than a password has vouched for the user, a locked password counts as a disabled account:
+pam_unix shows it only to who tries the password.
 """
 
 import json
@@ -14,7 +16,7 @@ import os
 import sys
 from typing import Any
 
-from winpop.auth.contract import NO_ACCOUNT, PASSWORD, Answer, CannotSay, Right, Wrong
+from winpop.auth.contract import DISABLED, NO_ACCOUNT, PASSWORD, Answer, CannotSay, Right, Wrong
 from winpop.auth.local import pam, users
 
 NOBODY = "nobody:"
@@ -36,8 +38,12 @@ def answer_to(line: bytes) -> bytes:
     asked: dict[str, Any] = json.loads(line)
     if asked["do"] == "find":
         return line_of(found=users.meant_by(asked["name"]))
-    password = asked["password"].encode("latin-1")
-    match _check(asked["account"], password, asked["service"], asked["host"]):
+    account, service, host = asked["account"], asked["service"], asked["host"]
+    if asked["do"] == "usable":
+        answer = _usable(account, service, host)
+    else:
+        answer = _check(account, asked["password"].encode("latin-1"), service, host)
+    match answer:
         case Right():
             return line_of(right=True)
         case Wrong(why):
@@ -56,6 +62,19 @@ def _check(account: str | None, password: bytes, service: str, host: str) -> Ans
     if isinstance(answer, CannotSay):
         return answer
     return Wrong(why_not) if why_not else answer
+
+
+def _usable(account: str, service: str, host: str) -> Answer:
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return CannotSay(NOT_ROOT)
+    why_not = _why_not(account)
+    if why_not:
+        return Wrong(why_not)
+    answer = pam.usable(service, account, host)
+    try:
+        return Wrong(DISABLED) if answer == Right() and users.is_locked(account) else answer
+    except OSError as error:
+        return CannotSay(f"Whether the user {account} is locked cannot be read from /etc/shadow ({error.strerror}).")
 
 
 def _why_not(account: str | None) -> str | None:

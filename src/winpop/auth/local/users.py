@@ -21,6 +21,7 @@ if sys.platform != "win32":
 GROUP = "pop3users"
 LONGEST = 20
 """Characters of a name."""
+_HASHES = (Path("/etc/shadow"), Path("/etc/passwd"))
 _DEFINITIONS = (Path("/etc/login.defs"), Path("/usr/etc/login.defs"))
 _UID_MIN = 1000
 
@@ -65,6 +66,15 @@ def meant_by(name: str) -> str | None:
         return None
     user = look_up(name) if len(name) <= LONGEST else None
     return name if user and user.member and not user.system else None
+
+
+def is_locked(name: str) -> bool:
+    """Tell whether a user's password is locked, as `usermod -L` does it: its hash begins with `!`.
+
+    For root alone; looks at this computer's own files. Raises `OSError` where they cannot be read.
+    """
+    locked = name.encode("ascii") + b":!"
+    return any(line.startswith(locked) for path in _HASHES if path.exists() for line in path.read_bytes().splitlines())
 
 
 def _group() -> int | None:

@@ -10,12 +10,14 @@ ALTER TABLE password ADD COLUMN secret BLOB;
 CREATE INDEX password_without_scram ON password (mailbox_id) WHERE scram_sha_256 IS NULL;
 
 -- The account of a mailbox that is not in the encrypted password file: method 1 local, 2 Active Directory. What was
--- remembered of its password is forgotten when `changes` goes up.
+-- remembered of its password is forgotten with `generation`, a number of its own for each row and each change. `made`: we
+-- have made the account, so we may delete it.
 CREATE TABLE account (
   mailbox_id INTEGER PRIMARY KEY REFERENCES mailbox (id) ON DELETE CASCADE,
   method     INTEGER NOT NULL,
   identifier TEXT NOT NULL,
-  changes    INTEGER NOT NULL DEFAULT 0,
+  generation INTEGER NOT NULL,
+  made       INTEGER NOT NULL,
   UNIQUE (method, identifier)
 ) STRICT;
 

@@ -10,11 +10,13 @@ from winpop.protocol.sasl.run import Run, Talk, challenge, first
 def context(_: Surroundings, initial: bytes | None, *, mechanism: str) -> Run:
     """Carry tokens until the context has come to an end, which ends the run."""
     token = yield from first(initial)
+    answer = yield from _step(Step(mechanism, token, first=True))
     while True:
-        token = yield from challenge((yield from _step(mechanism, token)))
+        token = yield from challenge(answer)
+        answer = yield from _step(Step(mechanism, token))
 
 
-def _step(mechanism: str, token: bytes) -> Talk[bytes]:
-    answer = yield Step(mechanism, token)
+def _step(step: Step) -> Talk[bytes]:
+    answer = yield step
     assert isinstance(answer, Continue)
     return answer.token

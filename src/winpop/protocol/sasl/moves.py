@@ -42,11 +42,12 @@ class Keys:
 class Step:
     """Give a token to the security context of this session; answers: `Continue`, `Proved`, `Malformed`, `Unavailable`.
 
-    The first step of a session begins a new context. A context that refuses answers `Proved(Failed(name))`.
+    The `first` step of a run begins a new context. A context that refuses answers `Proved(Failed(name))`.
     """
 
     mechanism: str
     token: bytes = field(repr=False)
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
