@@ -279,7 +279,7 @@ def test_a_module_that_crashes_takes_only_its_own_request_along(
 
 
 def test_names_that_are_no_addresses_mean_members_in_any_case(helper: Helper, service: str, user: str) -> None:
-    async def find(method: LocalMethod) -> list[str | None]:
+    async def find(method: LocalMethod) -> list[str | CannotSay | None]:
         return [
             await method.find(name) for name in (user, user.upper(), "root", "nobody", stranger, "", "x" * 999, "é")
         ]
@@ -322,5 +322,6 @@ def test_it_keeps(law: Law, helper: Helper, service: str, user: str) -> None:
             one=Account(user, user, RIGHT),
             other=Account(other, other, b"another-one"),
             absent="nosuchuser",
+            knows_accounts=True,
         )
         asyncio.run(law(subject))

@@ -66,7 +66,7 @@ class LocalMethod:
         """Tell whether the user `account` may log on now: a member, not locked, and PAM's account phase is passed."""
         return await self._verdict(host, do="usable", account=account)
 
-    async def find(self, name: str) -> str | None | CannotSay:
+    async def find(self, name: str) -> str | CannotSay | None:
         """Return the name of the user that a logon name without a domain means, where that user is a member."""
         if len(name) > users.LONGEST:
             return None

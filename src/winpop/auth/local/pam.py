@@ -1,9 +1,10 @@
 """One password, checked by PAM: authenticated, and the account is one that may be used; or the latter alone.
 
 By way of `pamela`, which gives libpam's functions (python-pam can neither pass flags nor read the user back).
-Invariants: yes to a password is said only where a module has asked for it and both phases were passed, yes to an account
-where the account phase was, and either only where PAM still speaks of the same user; a blank password never counts; nothing that a module says is passed on. It blocks, and a module may do
-anything to the process it runs in: call it in a process of its own.
+Invariants: yes to a password is said only where a module has asked for it and both phases were passed, yes to an
+account where the account phase was, and either only where PAM still speaks of the same user; a blank password never
+counts; nothing that a module says is passed on. It blocks, and a module may do anything to the process it runs in: call
+it in a process of its own.
 """
 
 import ctypes
