@@ -308,8 +308,8 @@ def test_it_serves_in_the_quick_event_loop_as_well(helper: Helper, service: str,
 
 
 def test_without_a_helper_nothing_can_be_said(service: str, user: str) -> None:
-    assert "not to be had" in sentence(parts.check(None, service, user))
-    assert parts.asking(None, service, lambda method: method.find(user)) is None
+    assert "start it again, as root" in sentence(parts.check(None, service, user))
+    assert isinstance(parts.asking(None, service, lambda method: method.find(user)), CannotSay)
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
