@@ -13,7 +13,17 @@ import uvloop
 from auth import local_parts as parts
 from auth.conformance import LAWS, Account, Law, Subject
 from auth.local_parts import PASSWORD
-from winpop.auth.contract import EXPIRED, MUST_CHANGE, NO_ACCOUNT, PASSWORD_EXPIRED, Answer, CannotSay, Right, Wrong
+from winpop.auth.contract import (
+    DISABLED,
+    EXPIRED,
+    MUST_CHANGE,
+    NO_ACCOUNT,
+    PASSWORD_EXPIRED,
+    Answer,
+    CannotSay,
+    Right,
+    Wrong,
+)
 from winpop.auth.local import pam, users
 from winpop.auth.local.helper import Helper
 from winpop.auth.local.method import LocalMethod
@@ -325,3 +335,29 @@ def test_it_keeps(law: Law, helper: Helper, service: str, user: str) -> None:
             knows_accounts=True,
         )
         asyncio.run(law(subject))
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ((), None),
+        (("chage", "-E", "2000-01-01"), EXPIRED),
+        (("chage", "-d", "0"), MUST_CHANGE),
+        (("usermod", "-L"), DISABLED),
+    ],
+)
+def test_who_is_vouched_for_by_something_else_is_held_against_the_account(
+    helper: Helper, service: str, command: tuple[str, ...], expected: str | None
+) -> None:
+    with parts.user() as name:
+        if command:
+            parts.run(*command, name)
+        answer = parts.asking(helper, service, lambda method: method.usable(name, "192.0.2.1"))
+        assert answer == (Right() if expected is None else Wrong(expected))
+
+
+def test_nobody_strangers_and_the_system_are_not_vouched_for(helper: Helper, service: str) -> None:
+    with parts.user(member=False) as stranger:
+        for name in ("nosuchuser", "root", stranger):
+            answer = parts.asking(helper, service, lambda method, name=name: method.usable(name))  # type: ignore[misc]
+            assert isinstance(answer, Wrong), name
