@@ -6,10 +6,12 @@ import hmac
 import poplib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from scramp import ScramClient  # type: ignore[import-untyped]
 
+from auth.ntlm_parts import NEGOTIATE, Fake
 from running import Service, done
 from services.wire import ALICE, BOB, STRANGER, Wire, eventually, no_defect, pop3, settle
 from winpop.db.home import Home
@@ -274,3 +276,21 @@ def test_no_password_is_in_the_log_or_in_the_database(home: Home) -> None:
         assert canary.encode() not in text
         for shift in range(3):
             assert coded(b"x" * shift + canary.encode())[4:-4] not in text
+
+
+def test_a_context_goes_with_its_run_and_does_not_outlive_the_handshake(home: Home, tmp_path: Path) -> None:
+    """RFC 5034 §4 and RFC 2595 §4: what was cancelled, or begun in clear, is not gone on with."""
+    fake = Fake(tmp_path)
+    settle(home, auth="2", ntlm="1", ntlmhelper=fake.command(), failuredelay="0")
+    negotiate = b"AUTH NTLM " + coded(NEGOTIATE)
+    with Service(home.path, "--workers", "0") as service, no_defect(service), pop3(service) as wire:
+        for ending in (b"*", b"no base64"):
+            assert wire.ask(negotiate).startswith(b"+ ")
+            assert wire.ask(ending).startswith(b"-ERR")
+            assert wire.ask(negotiate).startswith(b"+ ")  # a new one, which takes a first message
+            wire.ask(b"*")
+        assert wire.ask(negotiate).startswith(b"+ ")
+        wire.ask(b"*")
+        assert wire.ask(b"STLS").startswith(b"+OK")
+        wire.start_tls()
+        assert wire.ask(negotiate).startswith(b"+ ")
