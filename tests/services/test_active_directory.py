@@ -116,8 +116,8 @@ def test_an_administrator_sees_why_an_account_may_not_log_on_and_who_administers
     assert facts(address)["pre-Windows 2000 name"] == name
     done(installation, "set", "ldapadmins", "org-everyone")  # of which mail-staff is a member, of which pop-users is
     assert facts(address)["administrator"] == "no"
-    done(installation, "add", f"alice@{MAIL}")
-    assert facts(f"alice@{MAIL}")["administrator"] == "yes"
+    domain.script("tool", "group", "addmembers", "pop-users", name)
+    assert facts(address)["administrator"] == "yes"
 
 
 def test_a_lock_holds_and_its_mail_is_there_afterwards(domain: "Domain", service: Service) -> None:
@@ -220,25 +220,38 @@ def test_a_mailbox_of_the_password_file_moves_with_all_that_is_in_it(
 
 
 def test_the_method_changes_when_every_mailbox_can_be_mapped_and_else_says_what_hinders(
-    domain: "Domain", home: Home
+    domain: "Domain", tmp_path: Path
 ) -> None:
-    connect(home.path, domain)
-    lacking = f"lacking{os.getpid()}{os.urandom(2).hex()}@other.example"
-    done(home.path, "add", lacking, "/createuser", given="secret\n")
-    hindered = winpop(home.path, "--json", "set", "auth", "2")
+    home = tmp_path / "changing"
+    done(home, "add", MAIL)
+    name, address, password = made(domain)
+    lacking = f"lacking{os.getpid()}{os.urandom(2).hex()}@{MAIL}"
+    for each in (address, lacking):
+        done(home, "add", each, "/createuser", given="secret\n")
+    connect(home, domain)
+    hindered = winpop(home, "--json", "set", "auth", "2")
     assert hindered.returncode == 1
     assert [(entry["address"], entry["code"]) for entry in json.loads(hindered.stdout)["hindered"]] == [
         (lacking, "no-such-account")
     ]
-    assert lacking in winpop(home.path, "set", "auth", "2").stdout
-    assert asked(home.path, "get", "auth")["settings"][0]["value"] == "3"
+    assert lacking in winpop(home, "set", "auth", "2").stdout
+    assert asked(home, "get", "auth")["settings"][0]["value"] == "3"
     domain.make_user(mail=lacking)
-    assert "4 mailboxes" in done(home.path, "set", "auth", "2")
-    with Service(home.path) as service, no_defect(service):
-        service.log_on("alice@example.com", "Passw0rd!alice").quit()  # an account with this pre-Windows 2000 name
-    done(home.path, "set", "auth", "3")
-    with Service(home.path) as service:
-        service.log_on("alice@example.com", "secret").quit()
+    assert "2 mailboxes" in done(home, "set", "auth", "2")
+    with Service(home) as service, no_defect(service):
+        service.log_on(name, password).quit()
+        assert "[AUTH]" in refused(service, address, "secret")
+    done(home, "set", "auth", "3")
+    with Service(home) as service:
+        service.log_on(address, "secret").quit()
+
+
+def test_a_mailbox_does_not_go_to_somebody_who_only_has_the_same_name(domain: "Domain", installation: Path) -> None:
+    name = domain.make_user()
+    domain.modify(domain.dn(name), mail=f"{name}@mail.test")
+    answer = winpop(installation, "add", f"{name}@{MAIL}")
+    assert (answer.returncode, answer.stderr.count("\n")) == (1, 1), answer.stderr
+    assert f"{name}@mail.test" in answer.stderr
 
 
 def ticket(domain: "Domain", name: str, password: str, directory: Path) -> str:
