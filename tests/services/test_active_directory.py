@@ -5,6 +5,7 @@ import json
 import os
 import poplib
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,6 +148,7 @@ def test_a_directory_that_is_away_is_told_as_such_and_who_is_remembered_goes_on(
 
         def told() -> bool:
             """Ask about somebody whom no worker remembers; one of them may not have seen the change yet."""
+            time.sleep(0.3)  # a worker looks five times a second
             _, address, password = others.pop()
             try:
                 service.log_on(address, password).quit()

@@ -294,3 +294,16 @@ def test_a_context_goes_with_its_run_and_does_not_outlive_the_handshake(home: Ho
         assert wire.ask(b"STLS").startswith(b"+OK")
         wire.start_tls()
         assert wire.ask(negotiate).startswith(b"+ ")
+
+
+def test_a_service_that_stops_while_a_logon_waits_stops_without_a_word(home: Home) -> None:
+    settle(home, failuredelay="20", draintime="0")
+    for workers in ("2", "0"):
+        with Service(home.path, "--workers", workers) as service, pop3(service) as wire:
+            wire.ask(b"USER " + ALICE.encode())
+            wire.send(b"PASS wrong\r\n")
+            time.sleep(0.5)  # it is being looked at, and its answer is awaited
+            assert service.stop() == 0
+            log = service.log.read_text()
+            assert "Traceback" not in log, log
+            assert "defect" not in log, log

@@ -71,6 +71,12 @@ class Worker:
         await world.logons.close()
         for task in tasks:
             task.cancel()  # only now: a lock ends the sessions of a worker that drains, too
+        # Whatever else is under way, a logon that waits its turn, ends before what it works with is closed.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for other in others:
+            other.cancel()
+        if others:
+            await asyncio.wait(others, timeout=1)
 
     def stop(self) -> None:
         """Begin to drain."""
