@@ -126,7 +126,3 @@ def check(
     of: Helper | int | None, pam_service: str, account: str | None, password: bytes = PASSWORD.encode()
 ) -> Answer:
     return asking(of, pam_service, lambda method: method.check(account, account or "nobody", password))
-
-
-def usable(of: Helper | int | None, pam_service: str, account: str) -> Answer:
-    return asking(of, pam_service, lambda method: method.usable(account))
