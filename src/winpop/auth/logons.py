@@ -4,6 +4,8 @@ Invariants: a verdict has three values, and an error of a method is the third, n
 to refuse, the answer comes by the clock (the pace of failures), so that the time tells nothing; an empty password, and
 one that no password can be, reaches no method; what is remembered of a password that was right is worthless without
 that password, and forgotten with it.
+
+One file although it is long: each way in is a few lines, and all of them share these lookups and this order.
 """
 
 import asyncio

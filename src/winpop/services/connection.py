@@ -6,6 +6,8 @@ has named), and to make its TLS handshake. Invariants: while a need is being ans
 session but an end; bytes are read only while the session uses them and written only while the client takes them, so
 that what a connection holds in memory is bounded; every connection has a deadline at every moment, and is counted
 before its handshake; no byte that came in clear is ever read as if it had come over TLS.
+
+One file although it is long: all of it is the life of one connection, and every part has to know whether it is over.
 """
 
 import asyncio
