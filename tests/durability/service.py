@@ -74,7 +74,7 @@ def troubles(home: Path) -> list[str]:
         r"Traceback| critical defect |critical housekeeping .*damaged|internal-error|Exception ignored|Fatal Python"
     )
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return [f"the log has {line!r}" for line in lines if bad.search(line)]
+    return [f"the log has {lines[at : at + 25]!r}" for at, line in enumerate(lines) if bad.search(line)]
 
 
 def runs(process: int) -> bool:

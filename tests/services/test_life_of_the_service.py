@@ -269,10 +269,23 @@ def test_workers_end_by_themselves_when_their_master_is_killed(service: Service)
     eventually(lambda: not any(alive(worker) for worker in workers), within=2)
 
 
-def test_a_service_starts_beside_the_draining_workers_of_a_master_that_was_killed(settled: Settled) -> None:
-    home = Home(settled.home)
+def test_a_worker_that_starts_ends_without_a_word_when_its_master_is_killed(service: Service) -> None:
+    first = service.workers()
+    os.kill(first[0], signal.SIGKILL)
+    eventually(lambda: set(service.workers()) - set(first))
+    (new,) = set(service.workers()) - set(first)
+    os.kill(new, signal.SIGSTOP)
+    service.process.kill()
+    service.process.wait(10)
+    os.kill(new, signal.SIGCONT)
+    eventually(lambda: not alive(new))
+    assert "Traceback" not in service.log.read_text()
+
+
+def test_a_service_starts_beside_the_draining_workers_of_a_master_that_was_killed(home: Home) -> None:
+    settle(home, pop3=f"127.0.0.1:{free_port()}", smtp=f"127.0.0.1:{free_port()}", draintime="30")
     place(home, BOB, HEADER)
-    with pop3(settled, ALICE) as old:
+    with Settled(home.path) as settled, pop3(settled, ALICE) as old:
         workers = settled.workers()
         os.kill(settled.process.pid, signal.SIGKILL)
         eventually(lambda: not accepts(settled.ports["pop3"]))

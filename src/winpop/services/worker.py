@@ -7,6 +7,7 @@ on standard input, and when that ends (the master asks for a drain, or is dead) 
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -297,8 +298,8 @@ def _first_line(descriptor: int) -> bytes:
 
 
 def _say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):  # the master is dead, and the end of the orders says so next
+        os.write(sys.stdout.fileno(), json.dumps(message).encode() + b"\n")
 
 
 if __name__ == "__main__":
