@@ -43,6 +43,10 @@ def message(token: str, size: int) -> bytes:
     return head + b"." + body[1:] if size % 2 else head + body
 
 
+RECEIVED = 3
+"""The schema that knows when a message came in."""
+
+
 def earlier(path: Path, schema: Path) -> Home:
     """Make the home that the winpop of that time left."""
     home = Home(path)
@@ -99,7 +103,8 @@ def test_the_tool_upgrades_and_everything_is_as_it_was(old: Home) -> None:
         assert connection.execute("SELECT id, unique_id FROM message ORDER BY id").fetchall() == unique_ids
         assert connection.execute("SELECT value FROM setting WHERE name = 'autologout'").fetchone() == ("900",)
         ages = connection.execute("SELECT DISTINCT strftime('%s', 'now') - received FROM message").fetchall()
-        assert all(0 <= age < 600 for (age,) in ages), "mail counts from the upgrade on"
+        if schema < RECEIVED:
+            assert all(0 <= age < 600 for (age,) in ages), "mail counts from the upgrade on"
         keys = connection.execute("SELECT DISTINCT scram_sha_1, scram_sha_256, secret FROM password").fetchall()
         assert keys == [(None, None, None)]
     assert "notes" in done(old.path, "--json", "list")

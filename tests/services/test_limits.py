@@ -73,20 +73,22 @@ def test_a_stranger_has_so_many_sessions_in_all_workers_together(service: Servic
 def test_places_are_free_again_when_sessions_end(leave: object, service: Service) -> None:
     assert callable(leave)
     for _ in range(3):
-        wires = opened(service)
-        assert len(wires) == 10
+        wires = eventually(lambda: all_ten(service))
         for wire in wires:
             leave(wire)
-        eventually(lambda: frees(service))
+    for wire in eventually(lambda: all_ten(service)):
+        wire.close()
 
 
-def frees(service: Service) -> bool:
-    """Tell whether all ten places are free."""
+def all_ten(service: Service) -> list[Wire]:
+    """Take all ten places; none where not all are free."""
     wires = opened(service)
+    if len(wires) == 10:
+        return wires
     for wire in wires:
         wire.ask(b"QUIT")
         wire.close()
-    return len(wires) == 10
+    return []
 
 
 def test_places_are_free_again_when_their_worker_is_killed(service: Service) -> None:

@@ -214,8 +214,8 @@ def crowd(home: Home, size: int) -> list[str]:
 
 
 def eventually(look: Callable[[], T], within: float = 5.0) -> T:
-    """Look until there is something to see, and return it."""
-    until = time.monotonic() + within
+    """Look until there is something to see, and return it; longer where more processes want to run than can."""
+    until = time.monotonic() + within * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     while not (seen := look()):
         assert time.monotonic() < until, "it did not happen in time"
         time.sleep(0.01)

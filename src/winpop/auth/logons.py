@@ -9,6 +9,7 @@ One file although it is long: each way in is a few lines, and all of them share 
 """
 
 import asyncio
+import functools
 import hmac
 import time
 from collections.abc import Callable
@@ -132,6 +133,9 @@ class Logons:
         self._contexts = contexts.Contexts()
         self._tokens: Tokens | None = None
         self._configured: tuple[str, ...] = ()
+        self._offered: dict[tuple[bool, tuple[str, ...], bool, bool], tuple[str, ...]] = {}
+        self._offered_with: Settings | None = None
+        """The mechanisms that peers were offered, and the settings that held then."""
         self._all_scram = False
         self._scram_look = 0.0
         self._learning: set[int] = set()
@@ -142,8 +146,18 @@ class Logons:
     def mechanisms(self, *, passwords: bool, bindings: dict[str, bytes], certificates: list[str]) -> tuple[str, ...]:
         """Return the SASL mechanisms that a peer is offered, the most wanted first."""
         settings = self._hands.settings
+        scram = settings.scram > 0 and (settings.scram > 1 or self._all_have_scram_keys())
+        if settings is not self._offered_with:
+            self._offered, self._offered_with = {}, settings
+        key = (passwords, tuple(bindings), bool(certificates), scram)
+        if key not in self._offered:
+            self._offered[key] = self._mechanisms(set(bindings), passwords=passwords, certificates=key[2], scram=scram)
+        return self._offered[key]
+
+    def _mechanisms(self, bindings: set[str], *, passwords: bool, certificates: bool, scram: bool) -> tuple[str, ...]:
+        settings = self._hands.settings
         there = {"PLAIN", "LOGIN"} | contexts.supported(settings)
-        if settings.scram and (settings.scram > 1 or self._all_have_scram_keys()):
+        if scram:
             there |= {name for name in MECHANISMS if name.startswith("SCRAM")}
         if settings.scramplus < (2 if "tls-exporter" not in bindings else 1):
             there -= {name for name in there if MECHANISMS[name].binds}
@@ -171,6 +185,24 @@ class Logons:
         return self._all_scram
 
     # --- verdicts ---
+
+    def at_once(self, attempt: Attempt) -> Known | None:
+        """Say who this is where nothing has to be waited for; None: `check` has to be asked, which says everything.
+
+        That is where the password was right a short while ago, and nobody owes anything for guesses or is being looked
+        at: then a turn in the throttle would begin now and be given back now. Most logons are such.
+        """
+        credentials, settings = attempt.credentials, self._hands.settings
+        if not isinstance(credentials, Password) or not settings.logoncache:
+            return None
+        address = _address(credentials.name)
+        if address is None or self._memory.throttle.owed(str(address), attempt.peer, exempt=attempt.exempt):
+            return None
+        mailbox = mailboxes.look_up(self._hands.reader, address)
+        if mailbox is None or mailbox.method not in self.methods or _account_of(mailbox) is None:
+            return None
+        parts = self._parts(mailbox.method, mailbox, credentials.password)
+        return Known(mailbox) if self._memory.remembered.holds(*parts) else None
 
     async def check(self, attempt: Attempt) -> Verdict:
         """Say who this is, at the pace that failures allow. Raises `Refusal` where the database cannot be read."""
@@ -255,13 +287,7 @@ class Logons:
         name, password = credentials.name, credentials.password
         remembered, seconds = self._memory.remembered, self._hands.settings.logoncache
         account = _account_of(mailbox)
-        identifier, generation = (mailbox.id, mailbox.generation) if mailbox is not None else (0, 0)
-        # What is to be kept of passwords is a part of it: when that becomes more, each has to be seen once more.
-        parts = (
-            b"%d %d %d %d%d" % (number, identifier, generation, *self._keeps()),
-            (account or "").encode("utf-8", "replace"),
-            password,
-        )
+        parts = self._parts(number, mailbox, password)
         if account is not None and seconds and remembered.holds(*parts):
             return Right(), False
         # A directory counts wrong passwords and shuts the owner out: the same one is not shown to it again and again.
@@ -276,6 +302,20 @@ class Logons:
         if counted and answer == Wrong():
             remembered.remember(b"wrong", *parts, seconds=_WRONG_HOLDS)
         return answer, True
+
+    def _parts(self, number: int, mailbox: Mailbox | None, password: bytes) -> tuple[bytes, bytes, bytes]:
+        """Return all that makes a password right.
+
+        What is to be kept of passwords is a part of it: when that becomes more, each has to be seen once more.
+        """
+        identifier, generation = (mailbox.id, mailbox.generation) if mailbox is not None else (0, 0)
+        account = _account_of(mailbox) or ""
+        scram, secret = self._keeps()
+        return (
+            b"%d %d %d %d%d" % (number, identifier, generation, scram, secret),
+            account.encode("utf-8", "replace"),
+            password,
+        )
 
     async def _usable(self, verdict: Verdict, attempt: Attempt) -> Verdict:
         """Ask the method whether an account that no password has vouched for may be used at all."""
@@ -474,12 +514,18 @@ class Logons:
             await self._tokens.close()
 
 
+@functools.lru_cache(4096)
+def _address(name: str) -> Address | None:
+    try:
+        return Address.parse(name)
+    except Refusal:
+        return None
+
+
 def _spelled(name: str) -> str:
     """Return a name as it would be kept, so that all spellings of a name that nobody has are one, as of others."""
-    try:
-        return str(Address.parse(name))
-    except Refusal:
-        return name
+    address = _address(name)
+    return name if address is None else str(address)
 
 
 def _account_of(mailbox: Mailbox | None) -> str | None:

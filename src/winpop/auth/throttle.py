@@ -70,6 +70,14 @@ class Throttle:
         """Keep them in `shared`; `clock` gives seconds, the same for all processes."""
         self.pairs, self.networks, self.clock = shared.table(PAIRS), shared.table(NETWORKS), clock
 
+    def owed(self, name: str, address: IPAddress, *, exempt: bool = False) -> bool:
+        """Tell whether an attempt would meet anything at all: a penalty, or another attempt that is under way."""
+        now, network = self.clock(), _network(address)
+        pair = self.pairs.digest(name.casefold().encode("utf-8", "surrogatepass"), network)
+        return self.pairs.get(pair).until > now or (
+            not exempt and self.networks.get(self.networks.digest(network)).until > now
+        )
+
     def before(self, name: str, address: IPAddress, pace: Pace, *, exempt: bool = False) -> "Turn | None":
         """Reserve a turn for an attempt, before its password is looked at; None: too many wait, refuse for now.
 
@@ -88,7 +96,7 @@ class Turn:
 
     def __init__(self, throttle: Throttle, name: str, address: IPAddress, pace: Pace, *, exempt: bool) -> None:
         self._pairs, self._networks, self._clock, self._pace = throttle.pairs, throttle.networks, throttle.clock, pace
-        network = address.packed[: 8 if address.version == 6 else 3]  # noqa: PLR2004 - IPv6
+        network = _network(address)
         self._pair = self._pairs.digest(name.casefold().encode("utf-8", "surrogatepass"), network)
         self._network = self._networks.digest(network)
         self._exempt = exempt
@@ -239,3 +247,7 @@ class Turn:
         admitted = min(admitted, issued + self._burst)
         entry.value = _NETWORK.pack(issued, admitted, now)
         entry.until = max(entry.until, now + (issued + self._burst - admitted) / self._pace.rate)
+
+
+def _network(address: IPAddress) -> bytes:
+    return address.packed[: 8 if address.version == 6 else 3]  # noqa: PLR2004 - IPv6

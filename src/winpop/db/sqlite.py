@@ -105,16 +105,22 @@ class Sqlite:
 
     def all(self, sql: str, *parameters: Value) -> list[Row]:
         """Return all rows."""
-        with self._translated():
+        try:
             return self._connection.execute(sql, parameters).fetchall()
+        except (sqlite3.DatabaseError, Refusal):
+            with self._translated():  # only now: it is entered for each command of each client
+                raise
 
     def one(self, sql: str, *parameters: Value) -> Row | None:
         """Return the first row, or None."""
-        with self._translated():
+        try:
             cursor = self._connection.execute(sql, parameters)
             row: Row | None = cursor.fetchone()
             cursor.close()  # an unfinished query would hold its snapshot
-            return row
+        except (sqlite3.DatabaseError, Refusal):
+            with self._translated():
+                raise
+        return row
 
     def number(self, sql: str, *parameters: Value) -> int:
         """Return the first column of the first row as an integer, 0 where there is none."""

@@ -68,6 +68,7 @@ class Settings:
     failuredelaymax: int
     failurerate: int
     logoncache: int
+    listingcache: int
     logontime: int
     autologout: int
     stalltime: int
@@ -307,6 +308,12 @@ _TABLE = (
         "600",
         "seconds for which a password that was right is remembered, so that it need not be verified; 0: not at all",
         _number(0, _DAY),
+    ),
+    Setting(
+        "listingcache",
+        "200000",
+        "messages, of large maildrops together, that each worker keeps listed from one session to the next; 0: none",
+        _number(0, 10_000_000),
     ),
     Setting("logontime", "120", "seconds for a logon, from the connection on", _number(1, _DAY)),
     Setting(

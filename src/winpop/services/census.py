@@ -71,12 +71,12 @@ class Census:
 
     def total(self) -> int:
         """Return how many connections there are."""
-        return sum(self._counters[row * _ROW] for row in range(ROWS))
+        return sum(self._counters[::_ROW])
 
     def of(self, address: IPAddress) -> int:
         """Return how many of them come from this address; IPv6 addresses count by their network of 64 bits."""
         bucket = self._bucket(address)
-        return sum(self._counters[row * _ROW + bucket] for row in range(ROWS))
+        return sum(self._counters[bucket::_ROW])
 
     @property
     def full(self) -> bool:

@@ -11,29 +11,32 @@ One file although it is long: all of it is the life of one connection, and every
 """
 
 import asyncio
+import os
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from winpop.protocol import proxy
-from winpop.services.handshake import HANDSHAKE, Handshake, why
+from winpop.services.clock import Clock
+from winpop.services.layer import FIRST, HANDSHAKE, Layer, why
 from winpop.services.tls import alpn_is_right
 from winpop.services.world import World
-from winpop.terms.endpoints import IPAddress, parse_peer, within
-
-if TYPE_CHECKING:
-    import ssl
+from winpop.terms.endpoints import IPAddress
 
 T = TypeVar("T")
 _MOST_UNUSED = 16 * 1024
 """Octets that came in and wait, above which the socket is not read."""
-_MOST_UNSENT = 64 * 1024
-"""Octets that TLS keeps for a client before no more is made; beneath it there is as much again."""
+_MOST_EARLY = 16 * 1024
+"""Octets of a handshake that come before there is room for the connection."""
+_DIRECT = os.name == "posix"
+"""Whether what is sent is written to the socket itself while the transport has nothing left to send: 1 µs instead of 4,
+and no copy is kept (a Windows socket is no descriptor)."""
 _LOOK_AGAIN = 5.0
 """Seconds after which a connection's clock is looked at again, at the latest."""
 _HEADER = 30.0
 """Seconds for the header of the PROXY protocol."""
-_LOOK_SOON = 0.05
+_GONE = "closed by client"
 _LINGER = 3.0
 """Seconds that what a client still sends is read and dropped, so that it can read the last reply."""
 
@@ -74,7 +77,8 @@ class Session(Protocol):
 class Connections:
     """The connections of a worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.clock = Clock(loop)
         self.every: set[Connection] = set()
         self.logged_on: dict[int, Connection] = {}
         """The connections with an open maildrop, by mailbox."""
@@ -93,6 +97,37 @@ class Connection(asyncio.Protocol, ABC):
     stopping: Any
     """The ending of a connection when the service stops."""
 
+    __slots__ = (
+        "_answering",
+        "_closing",
+        "_commands",
+        "_counted",
+        "_descriptor",
+        "_early",
+        "_exempt",
+        "_half_closed",
+        "_handshake_until",
+        "_header",
+        "_layer",
+        "_progress",
+        "_reading",
+        "_secured",
+        "_transport",
+        "_unsent",
+        "_writable",
+        "began",
+        "connections",
+        "due",
+        "last_used",
+        "lost",
+        "peer",
+        "reason",
+        "sent",
+        "session",
+        "trusted",
+        "world",
+    )
+
     def __init__(self, world: World, connections: Connections) -> None:
         self.world = world
         self.connections = connections
@@ -103,7 +138,7 @@ class Connection(asyncio.Protocol, ABC):
         self.began = world.loop.time()
         self.last_used = self.began
         self.sent = 0
-        self.reason = "closed by client"
+        self.reason = _GONE
         self._commands = 0
         self._answering = False
         self._counted = False
@@ -117,16 +152,21 @@ class Connection(asyncio.Protocol, ABC):
         self._half_closed = False
         self._header: proxy.Header | None = None
         """The header of the PROXY protocol, while it is not all there."""
-        self._handshake: Handshake | None = None
-        """The TLS handshake, while the next byte belongs to it."""
-        self._handshaking = False
-        self._tls_context: ssl.SSLContext | None = None
-        """With what the handshake begins, once it may."""
-        self.tls: ssl.SSLObject | None = None
-        self._beneath: asyncio.Transport | None = None
-        """The transport that TLS writes to."""
+        self._layer: Layer | None = None
+        self._secured = False
+        """The TLS handshake is over."""
+        self._handshake_until = 0.0
+        """When it has to be; 0 while what comes belongs to no handshake."""
+        self._early = b""
+        """Of the handshake, what came before there was room for the connection."""
         self._transport: asyncio.Transport
-        self._timer: asyncio.TimerHandle | None = None
+        self._descriptor = -1
+        self.due = 0
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """What is known of TLS; None in clear."""
+        return self._layer.object if self._layer is not None and self._secured else None
 
     # --- what each protocol adds ---
 
@@ -168,28 +208,29 @@ class Connection(asyncio.Protocol, ABC):
             self._transport.abort()
             self.lost = True
             return
-        self.peer = parse_peer(peername[0])
+        if _DIRECT:
+            self._descriptor = transport.get_extra_info("socket").fileno()
+        self.peer, proxied, _ = self.world.who(peername[0])
         self.connections.every.add(self)
-        if within(self.peer, self.world.settings.proxies):
+        if proxied:
             self._header = proxy.Header()
             self.world.census.enter(None)
             self._counted = self._exempt = True
             self.session = self.open_session()  # until it is known who comes, nothing is said
-            self._watch_clock()
+            self._watch()
         else:
-            self._arrive(self.peer)
+            self._arrive(peername[0])
 
-    def _arrive(self, peer: IPAddress, *, known: bool = True) -> None:
+    def _arrive(self, peer: str, *, known: bool = True) -> None:
         """Begin with the peer that is known now; where a proxy does not know it, nobody is trusted in its place."""
-        settings = self.world.settings
-        self.peer = peer
-        self.trusted = known and within(peer, settings.trusted)
+        self.peer, _, trusted = self.world.who(peer)
+        self.trusted = known and trusted
         self.session = self.open_session()
         if self.implicit_tls:
-            self._handshake = Handshake(self._transport, self, early=True)
-        if not self.admit() and len(self.connections.waiting) > settings.socketbacklog:
+            self._expect_handshake()
+        if not self.admit() and len(self.connections.waiting) > self.world.settings.socketbacklog:
             self._turn_away()
-        self._watch_clock()
+        self._watch()
 
     def _read_header(self, data: bytes) -> None:
         """Take the header of the PROXY protocol, and go on with what follows it."""
@@ -202,7 +243,7 @@ class Connection(asyncio.Protocol, ABC):
         elif header.state is proxy.State.DONE:
             self._header = None
             self._leave_census()
-            self._arrive(header.source or self.peer, known=header.source is not None)
+            self._arrive(str(header.source or self.peer), known=header.source is not None)
             if header.rest and not self.lost:
                 self.data_received(header.rest)
 
@@ -223,7 +264,10 @@ class Connection(asyncio.Protocol, ABC):
         if address is not None and 0 < settings.sessionsperaddress < census.of(address):
             self._turn_away()
         elif self.implicit_tls:
-            self.secure()
+            self._expect_handshake()
+            if self._early:
+                early, self._early = self._early, b""
+                self._shake_hands(early)
         else:
             self.pump()
         return True
@@ -238,48 +282,47 @@ class Connection(asyncio.Protocol, ABC):
     # --- TLS ---
 
     def secure(self) -> None:
-        """Begin TLS; `secured` follows, or the end of the connection."""
-        context = self.world.tls.context
-        if context is None:
-            self.leave("no certificate")
-            return
-        if self._handshake is None:
-            self._handshake = Handshake(self._transport, self, early=False)
-        self._tls_context = context
-        self._begin_handshake()
+        """Take what comes from now on for TLS; `secured` follows, or the end of the connection."""
+        self._expect_handshake()
+        self._watch()
 
-    def _begin_handshake(self) -> None:
-        """Begin when there is something to answer: a client that only comes and goes costs nothing."""
-        assert self._handshake is not None
-        if self._tls_context is None or self._handshaking or not self._handshake.is_begun:
-            return
-        self._handshaking = True
-        left = max(1.0, min(HANDSHAKE, self.began + self.world.settings.logontime - self.world.loop.time()))
-        self._handshake.begin(self.world.loop, self._tls_context, left, self._handshake_over)
+    def _expect_handshake(self) -> None:
+        now = self.world.loop.time()
+        self._handshake_until = max(now + 1.0, min(now + HANDSHAKE, self.began + self.world.settings.logontime))
 
-    def _handshake_over(self, transport: asyncio.Transport | None, why: str) -> None:
-        handshake, self._handshake, self._handshaking = self._handshake, None, False
-        if self.lost:
-            if transport is not None:
-                transport.abort()
-            return
-        if transport is None:
-            self.reason = f"no TLS: {why}"
+    def _shake_hands(self, data: bytes) -> None:
+        """Go on with the handshake. It begins when there is something to answer: who comes and goes costs nothing."""
+        if self._layer is None:
+            context = self.world.tls.context
+            if context is None or not data.startswith(FIRST):
+                self.leave("no certificate" if context is None else "sent in clear what belongs to TLS")
+                return
+            self._layer = Layer(context)
+        layer = self._layer
+        failure = None
+        try:
+            over = layer.handshake(data)
+        except ssl.SSLError as error:
+            over, failure = False, error
+        records = layer.records()  # also those that say why it failed
+        if records:
+            self._send(records)
+        if failure is not None:
             self._answering = False
-            self._transport.abort()
-            self.connection_lost(None)  # the transport tells only the protocol of TLS
-            return
-        self._beneath, self._transport = self._transport, transport
-        transport.set_write_buffer_limits(high=_MOST_UNSENT)
-        self.tls = transport.get_extra_info("ssl_object")
-        self._reading = True
-        if self.tls is None or not alpn_is_right(self.tls):
-            self.leave("another protocol was negotiated")
-            return
+            self.reason = f"no TLS: {why(failure)}"
+            self._transport.close()
+        elif over and not self.lost:
+            self._handshake_until, self._secured = 0.0, True
+            if alpn_is_right(layer.object):
+                self._begin_over_tls()
+            else:
+                self.leave("another protocol was negotiated")
+
+    def _begin_over_tls(self) -> None:
         try:
             self.secured()
-            if handshake is not None and handshake.first and not self.lost:
-                self.data_received(handshake.first)
+            if not self.lost:
+                self.data_received(b"")  # what came with the last of the handshake
         except Exception as defect:  # noqa: BLE001 - a defect here ends this connection and no other
             self.fail(defect)
 
@@ -289,41 +332,77 @@ class Connection(asyncio.Protocol, ABC):
         self.last_used = self.world.loop.time()
         self.pump()
 
+    def _unsealed(self, records: bytes) -> bytes:
+        """Return the octets in these records."""
+        layer = self._layer
+        assert layer is not None
+        try:
+            data = layer.open(records)
+        except ssl.SSLError as error:
+            self._transport.write(layer.records())
+            self.leave(f"TLS broke: {why(error)}")
+            return b""
+        answer = layer.records()
+        if answer:  # such as to an update of keys
+            self._send(answer)
+        return data
+
+    # --- bytes ---
+
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
         if self._header is not None:
             self._read_header(data)
-        elif self._handshake is not None:
-            if self._handshake.take(data):
-                self._begin_handshake()
-            else:
-                self.leave("sent in clear what belongs to TLS")
+        elif self._handshake_until:
+            self._take_early(data) if self in self.connections.waiting else self._shake_hands(data)
         elif not self._closing and not self.lost:
+            if self._layer is not None:
+                data = self._unsealed(data)
             self.session.receive(data)
-            if self._answering or self in self.connections.waiting:
+            if self._layer is not None and self._layer.ended:
+                self.eof_received()
+            elif self._answering or self in self.connections.waiting:
                 self._throttle()
-            else:
+            elif data:
                 self.pump()
+
+    def _take_early(self, data: bytes) -> None:
+        self._early += data
+        if not self._early.startswith(FIRST) or len(self._early) > _MOST_EARLY:
+            self.leave("sent in clear what belongs to TLS")
+
+    def _say(self, data: bytes) -> None:
+        """Send octets of the session."""
+        self.sent += len(data)
+        self._send(data if self._layer is None else self._layer.seal(data))
+
+    def _send(self, data: bytes) -> None:
+        transport = self._transport
+        if self._descriptor >= 0 and not transport.is_closing() and not transport.get_write_buffer_size():
+            try:
+                written = os.write(self._descriptor, data)
+            except OSError:
+                written = 0  # the transport finds out what it is
+            if written == len(data):
+                return
+            data = data[written:]
+        transport.write(data)
 
     def eof_received(self) -> bool:
         """Half-closed by the client: what it asked before is still answered, then the connection ends."""
         self._half_closed = True
-        if self._header is not None or self._handshake is not None:
+        if self._header is not None or self._handshake_until:
             return False
         if not (self._answering or self.lost or self._closing or self in self.connections.waiting):
             self.pump()
-        return not self.lost and not self._closing and self.tls is None
+        return not self.lost and not self._closing
 
     def pause_writing(self) -> None:
         """Stop making replies: the client does not take them."""
         self._writable = False
         self._progress = self.world.loop.time()
-        self._unsent = self._left_to_send()
-
-    def _left_to_send(self) -> int:
-        """Return the octets that the client has not taken yet, also those beneath TLS."""
-        beneath = self._beneath.get_write_buffer_size() if self._beneath is not None else 0
-        return self._transport.get_write_buffer_size() + beneath
+        self._unsent = self._transport.get_write_buffer_size()
+        self._watch()
 
     def resume_writing(self) -> None:
         """Go on: the client took them."""
@@ -337,19 +416,17 @@ class Connection(asyncio.Protocol, ABC):
         if self.lost:
             return
         self.lost = True
-        if self._handshaking:
+        self._descriptor = -1
+        if self._handshake_until and self._layer is not None and self.reason == _GONE:
             self.reason = f"no TLS: {why(exc)}"
         elif exc is not None:
             self.reason = "connection broken"
-        if self._timer is not None:
-            self._timer.cancel()
+        self.connections.clock.forget(self)
         self.connections.every.discard(self)
         self.connections.waiting.pop(self, None)
-        if self._handshaking and self._counted and not isinstance(exc, OSError):
-            # The loop keeps what belongs to a handshake that was left in its middle until its time is up.
-            self.world.loop.call_later(HANDSHAKE, self._leave_census)
-        else:
-            self._leave_census()
+        self._leave_census()
+        if self._handshake_until:
+            self._answering = False
         if not self._answering:
             self._release()
 
@@ -391,13 +468,13 @@ class Connection(asyncio.Protocol, ABC):
             while self._writable and not self._answering and not self.lost:
                 data = session.to_send()
                 if data:
-                    self.sent += len(data)
-                    self._transport.write(data)
-                    continue
+                    self._say(data)
                 need = session.needs()
-                if need is None:
+                if need is not None:
+                    if self._writable:
+                        self.answer(need)
+                elif not data:
                     break
-                self.answer(need)
         except Exception as error:  # noqa: BLE001 - a defect here ends this connection and no other
             self.fail(error)
             return
@@ -417,7 +494,7 @@ class Connection(asyncio.Protocol, ABC):
         """End the connection from this side; the client is told where its protocol has room for it."""
         if self.lost or self._closing or self.session.closed:
             return
-        if self._header is not None or self._handshake is not None:
+        if self._header is not None or self._handshake_until:
             self.leave(why)  # nothing can be said yet
             return
         self.reason = why
@@ -473,25 +550,18 @@ class Connection(asyncio.Protocol, ABC):
         self._closing = True
         self.release()  # the client may be back before the last of this connection is gone
         self._progress = self.world.loop.time()
-        if self.tls is not None:
-            self._close_when_sent()
-        elif self.session.said_quit or self._half_closed or not self._transport.can_write_eof():
+        if self._layer is not None and not self.lost:
+            self._send(self._layer.close())
+        if self.session.said_quit or self._half_closed or not self._transport.can_write_eof():
             self._transport.close()
+            if not self._transport.get_write_buffer_size():
+                return
         else:
             self._transport.write_eof()
             if not self._reading:
                 self._reading = True
                 self._transport.resume_reading()
-        self._watch_clock()
-
-    def _close_when_sent(self) -> None:
-        """Close what goes over TLS once the client has taken all: the loop would give it seconds, not `stalltime`."""
-        if not self.lost:
-            if self._left_to_send():
-                self.world.loop.call_later(_LOOK_SOON, self._close_when_sent)
-            else:
-                self._progress = self.world.loop.time()
-                self._transport.close()
+        self._watch()
 
     def _release(self) -> None:
         self.release()
@@ -504,34 +574,41 @@ class Connection(asyncio.Protocol, ABC):
 
     # --- the clock ---
 
-    def _watch_clock(self) -> None:
-        """Look whether time is up, and when to look again. One timer a connection, none a command."""
-        if self._timer is not None:
-            self._timer.cancel()
+    def _watch(self) -> None:
+        """Have the clock looked at when time is up, and before in case that time goes on."""
+        now = self.world.loop.time()
+        self.connections.clock.watch(self, min(self._due(now)[0], now + _LOOK_AGAIN))
+
+    def _due(self, now: float) -> tuple[float, Any]:
+        """Return when time is up, and the ending that it then is; None where nothing can be said."""
+        unsent = self._transport.get_write_buffer_size()
+        progress = unsent < self._unsent
+        self._unsent = unsent
+        if unsent and (self._closing or not self._writable):
+            if progress:
+                self._progress = now
+            return self._progress + self.world.settings.stalltime, None
+        if self._closing:
+            return self._progress + _LINGER, None
+        if self._handshake_until and self not in self.connections.waiting:
+            return self._handshake_until, self.overloaded
+        if self._answering:
+            return now + _LOOK_AGAIN, None  # what is going on has a limit of its own
+        return self._deadline()
+
+    def look_at_clock(self, now: float) -> None:
+        """End what takes too long."""
         if self.lost:
             return
-        now = self.world.loop.time()
-        unsent = self._left_to_send()
-        ending: Any = None
-        if unsent and (self._closing or not self._writable):
-            if unsent < self._unsent:
-                self._progress = now
-            due = self._progress + self.world.settings.stalltime
-        elif self._closing:
-            due = self._progress + _LINGER
-        elif self._answering or self._handshaking:
-            due = now + _LOOK_AGAIN  # what is going on has a limit of its own
-        else:
-            due, ending = self._deadline()
-        self._unsent = unsent
+        due, ending = self._due(now)
+        self.connections.clock.watch(self, min(due, now + _LOOK_AGAIN) if due > now else now + _LOOK_AGAIN)
         if due > now:
-            self._timer = self.world.loop.call_at(min(due, now + _LOOK_AGAIN), self._watch_clock)
-        elif ending is None:
+            return
+        if ending is None:
             if not self._closing:
                 self.reason = "client takes nothing"
             self._transport.abort()
         else:
-            self._timer = self.world.loop.call_later(_LOOK_AGAIN, self._watch_clock)
             self.end(ending, "timed out")
 
     def _deadline(self) -> tuple[float, Any]:

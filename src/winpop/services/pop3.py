@@ -21,7 +21,8 @@ from winpop.protocol.pop3 import Ending
 from winpop.protocol.pop3.state import State
 from winpop.protocol.sasl import moves
 from winpop.services import tls
-from winpop.services.connection import Connection, where
+from winpop.services.connection import Connection, Connections, where
+from winpop.services.world import World
 from winpop.store import maildrops, sweep
 from winpop.store.maildrops import BlobReader, DamagedError, Maildrop, Removed, Stored
 from winpop.terms.credentials import Credentials
@@ -39,13 +40,32 @@ broken is often back before anybody else has noticed."""
 class Pop3Connection(Connection):
     """One client that fetches mail."""
 
-    _timestamp = b""
-    """What the greeting has for APOP."""
-
+    __slots__ = (
+        "_context",
+        "_context_closed",
+        "_index",
+        "_logon",
+        "_plain",
+        "_source",
+        "_source_read",
+        "_stored",
+        "_timestamp",
+        "_utf8",
+        "_why",
+        "maildrop",
+        "removed",
+        "retrieved",
+        "user",
+    )
     kind = "pop3"
     overloaded = Ending.OVERLOADED
     stopping = Ending.STOPPING
     session: pop3.Session
+
+    def __init__(self, world: World, connections: Connections) -> None:
+        super().__init__(world, connections)
+        self._timestamp = b""
+        """What the greeting has for APOP."""
 
     def open_session(self) -> pop3.Session:
         """Make the session, with what this peer is offered."""
@@ -105,7 +125,12 @@ class Pop3Connection(Connection):
         """See to a logon, a handshake, a message's bytes, or the update."""
         match need:
             case pop3.Logon(credentials, utf8):
-                self._later(self._log_on(credentials, utf8=utf8))
+                self._utf8 = utf8
+                attempt = logons.Attempt(
+                    credentials, self.peer, self.trusted, certificates=tuple(self._names()), gone=lambda: self.lost
+                )
+                if not self._log_on_at_once(attempt):
+                    self._later(self._log_on(attempt))
             case pop3.StartTls():
                 self.later()
                 self.secure()
@@ -153,14 +178,26 @@ class Pop3Connection(Connection):
 
     # --- logon ---
 
-    async def _log_on(self, credentials: Credentials, *, utf8: bool) -> None:
+    def _log_on_at_once(self, attempt: logons.Attempt) -> bool:
+        """Answer a logon that nothing has to be waited for; tell whether it was one."""
+        try:
+            verdict = self.world.logons.at_once(attempt)
+            answer = self._enter(verdict) if verdict is not None else None
+        except Exception:  # noqa: BLE001 - whatever it is, the other way says it
+            self._leave_maildrop()
+            return False
+        if not isinstance(answer, pop3.Opened):
+            return False
+        self.session.supply(answer)
+        return True
+
+    async def _log_on(self, attempt: logons.Attempt) -> None:
         """Credentials first, then the administrative lock, then the maildrop lock."""
         try:
-            self._utf8 = utf8
-            answer = await self._logon_answer(credentials)
+            answer = await self._logon_answer(attempt)
             self._drop_context()
             if not isinstance(answer, pop3.Opened):
-                self._say_refused(credentials, type(answer).__name__)
+                self._say_refused(attempt.credentials, type(answer).__name__)
             self.session.supply(answer)
             self.supplied()
         except Exception as error:  # noqa: BLE001 - a defect ends this connection and no other
@@ -171,23 +208,19 @@ class Pop3Connection(Connection):
         why = {"why": self._why} if self._why else {}
         self.world.log.warning("logon", user=name, peer=self.peer, refused=answer, **why)
 
-    async def _logon_answer(self, credentials: Credentials) -> pop3.Answer:
+    async def _logon_answer(self, attempt: logons.Attempt) -> pop3.Answer:
         self._why = ""
         try:
-            verdict = await self._verdict(credentials)
+            verdict = await self._verdict(attempt)
             return await self._enter_soon(verdict)
         except Refusal as refusal:
             self.world.log.critical("logon", peer=self.peer, error=refusal.code)
             self._leave_maildrop()
             return pop3.Unavailable()
 
-    async def _verdict(self, credentials: Credentials) -> logons.Verdict:
+    async def _verdict(self, attempt: logons.Attempt) -> logons.Verdict:
         try:
-            return await self.world.logons.check(
-                logons.Attempt(
-                    credentials, self.peer, self.trusted, certificates=tuple(self._names()), gone=lambda: self.lost
-                )
-            )
+            return await self.world.logons.check(attempt)
         except Exception as error:  # noqa: BLE001 - rows that are not as they should be are no reason to hang up
             self._say_defect(error)
             return logons.CannotSay()
@@ -247,10 +280,12 @@ class Pop3Connection(Connection):
                     return pop3.Unavailable()
                 if not self.world.leases.take(leases.mailbox_number(mailbox.id)):
                     return pop3.InUse()
-                if self.world.logindelay.left(mailbox.id, self.world.settings.logindelay) > 0:
-                    self.world.leases.free(leases.mailbox_number(mailbox.id))
-                    return pop3.TooSoon()
-                self.world.logindelay.logged_on(mailbox.id)
+                delay = self.world.settings.logindelay
+                if delay:
+                    if self.world.logindelay.left(mailbox.id, delay) > 0:
+                        self.world.leases.free(leases.mailbox_number(mailbox.id))
+                        return pop3.TooSoon()
+                    self.world.logindelay.logged_on(mailbox.id)
                 self.user = str(mailbox.address)
                 self.maildrop = Maildrop(mailbox.id, (), self.session.listing)
                 self.connections.logged_on[mailbox.id] = self
@@ -258,7 +293,7 @@ class Pop3Connection(Connection):
 
     def _list(self, mailbox_id: int) -> pop3.Answer:
         try:
-            self.maildrop = maildrops.open_maildrop(self.world.reader, mailbox_id, utf8=self._utf8)
+            self.maildrop = self.world.maildrops.open(self.world.reader, mailbox_id, utf8=self._utf8)
         except Refusal:
             raise
         except Exception as error:  # noqa: BLE001 - as in `_verdict`

@@ -47,7 +47,7 @@ class Worker:
 
     def __init__(self, world: World, listeners: dict[str, socket.socket], *, alone: bool) -> None:
         self.world = world
-        self.connections = Connections()
+        self.connections = Connections(world.loop)
         self._listeners = listeners
         self._servers: list[asyncio.Server] = []
         self._stopping = asyncio.Event()

@@ -33,10 +33,13 @@ from winpop.directory import settings as settings_table
 from winpop.services.census import Census
 from winpop.services.tls import Tls
 from winpop.store.blobs import Blobs
+from winpop.store.maildrops import Opened
 from winpop.telemetry.log import Log, LogThread
+from winpop.terms.endpoints import IPAddress, parse_peer, within
 from winpop.terms.refusals import Refusal, out_of_reach, readable
 
 T = TypeVar("T")
+_MOST_PEERS = 1000
 _ROOM_HOLDS = 1.0
 """Seconds between two looks at the free disk."""
 
@@ -70,6 +73,7 @@ class World:
         """Open everything. Raises `Refusal`."""
         self.home = home
         self.loop = loop
+        self._peers: dict[str, tuple[IPAddress, bool, bool]] = {}
         self._log_thread = LogThread()
         self.log = Log(write=self._log_thread.write)
         self.reader = Sqlite(home)
@@ -82,6 +86,7 @@ class World:
         self.blobs = mail_root(home, self.settings)
         if not self.blobs.is_made():
             raise mail_root_missing(self.blobs)
+        self.maildrops = Opened(self.settings.listingcache)
         self.census = census
         self.writer = Writer(lambda: Sqlite(home), loop.call_soon_threadsafe)
         self.files = ThreadPoolExecutor(4, "files")
@@ -108,9 +113,23 @@ class World:
     def take_changes(self) -> None:
         """Take settings and certificates as they are now; they hold for what begins from now on."""
         self.settings = settings_table.load(self.reader, self._overrides)
+        if self.settings.listingcache != self.maildrops.most:
+            self.maildrops = Opened(self.settings.listingcache)
+        self._peers.clear()
         self.log.level = self.settings.logging
         self.tls.take(self.reader)
         self.logons.methods = self._methods()
+
+    def who(self, peer: str) -> tuple[IPAddress, bool, bool]:
+        """Return the address of a peer, whether it is a proxy's, and whether it is trusted."""
+        known = self._peers.get(peer)
+        if known is None:
+            if len(self._peers) >= _MOST_PEERS:
+                self._peers.clear()
+            address, settings = parse_peer(peer), self.settings
+            known = address, within(address, settings.proxies), within(address, settings.trusted)
+            self._peers[peer] = known
+        return known
 
     def _methods(self) -> dict[int, Method]:
         """Return the methods that can be asked; one whose settings have changed begins anew."""

@@ -26,6 +26,8 @@ _NONCE = 36
 class Authorization:
     """What a client has said before its logon, and the AUTH that is going on."""
 
+    __slots__ = ("_exchange", "_exchanges", "_offer", "_output", "_refused", "_user", "_utf8")
+
     def __init__(self, output: Output, offer: Offer) -> None:
         """Know nothing of the client."""
         self._output = output

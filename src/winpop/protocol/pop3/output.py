@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class Output:
     """The open need, and the replies that nobody has taken yet: line ends are added here."""
 
+    __slots__ = ("_errors", "_failures", "_limits", "_octets", "closed", "language", "need", "size")
+
     def __init__(self, limits: Limits) -> None:
         """Begin in English."""
         self.need: Need | None = None
@@ -31,7 +33,11 @@ class Output:
 
     def put(self, reply: bytes) -> None:
         """Say a line."""
-        self.add(in_language(reply, self.language) + b"\r\n")
+        if self.language is not ENGLISH:
+            reply = in_language(reply, self.language)
+        self._octets.append(reply)
+        self._octets.append(b"\r\n")
+        self.size += len(reply) + 2
 
     def put_lines(self, reply: bytes, lines: list[bytes]) -> None:
         """Say a multi-line reply (RFC 1939 §3). None of the lines begins with a dot."""
@@ -66,6 +72,8 @@ class Output:
 
     def take(self) -> bytes:
         """Return what was said since the last time."""
+        if not self.size:
+            return b""
         data = b"".join(self._octets)
         self._octets.clear()
         self.size = 0

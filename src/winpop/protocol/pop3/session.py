@@ -32,12 +32,31 @@ _ENOUGH = 64 * 1024
 class Session:
     """The server's side of one connection. See the package for its doors."""
 
+    __slots__ = (
+        "_authorization",
+        "_authorizing",
+        "_deleted_octets",
+        "_lines",
+        "_long",
+        "_output",
+        "_stuffing",
+        "_table",
+        "_top",
+        "commands",
+        "deleted",
+        "implementation",
+        "limits",
+        "listing",
+        "offer",
+        "said_quit",
+        "state",
+    )
+
     def __init__(self, limits: Limits, offer: Offer, *, implementation: str = "winpop") -> None:
         """Begin with the greeting."""
         self.limits = limits
         self.offer = offer
         self.implementation = implementation
-        self.state = State.AUTHORIZATION
         self.listing = Listing()
         self.deleted: set[int] = set()
         self.commands = 0
@@ -46,6 +65,7 @@ class Session:
         """The client itself ended the dialogue."""
         self._deleted_octets = 0
         self._lines = Lines(limits.line)
+        self._enter(State.AUTHORIZATION)
         self._output = Output(limits)
         self._authorization = Authorization(self._output, offer)
         self._long: Iterator[bytes] | None = None
@@ -107,20 +127,23 @@ class Session:
 
     def to_send(self) -> bytes:
         """Return the next bytes for the client, some 64 KiB at the most; none when the session waits."""
-        output = self._output
+        output, lines = self._output, self._lines
         while output.size < _ENOUGH and output.need is None and not output.closed:
             if self._long is not None:
                 output.add(next(self._long))
                 if output.size:
                     break  # a listing is work enough for one call: other sessions wait meanwhile
                 continue
-            self._lines.limit = self._line_limit()
-            line = self._lines.next()
+            if not lines:
+                break
+            if self._authorizing:
+                lines.limit = self._line_limit()
+            line = lines.next()
             if line is None:
                 break
             if isinstance(line, Flaw):
                 output.close(replies.FLAWS[line])
-            elif self._authorization.in_exchange:
+            elif self._authorizing and self._authorization.in_exchange:
                 self.commands += 1
                 self._authorization.respond(line)
             else:
@@ -152,20 +175,28 @@ class Session:
         keyword, space, argument = line.partition(b" ")
         keyword = keyword.upper()
         given = argument if space else None  # a space announces an argument, which may be empty
-        command = COMMANDS[self.state].get(keyword)
-        logs_on = authorization.COMMANDS.get(keyword)
+        command = self._table.get(keyword)
         if command is not None:
             command(self, given)
-        elif logs_on is not None and self.state is State.AUTHORIZATION:
+            return
+        logs_on = authorization.COMMANDS.get(keyword)
+        if logs_on is not None and self._authorizing:
             logs_on(self._authorization, given)
         elif logs_on is not None or any(keyword in table for table in COMMANDS.values()):
             self._output.error(replies.OTHER_STATE)
         else:
             self._output.error(replies.UNKNOWN_COMMAND)
 
+    def _enter(self, state: State) -> None:
+        """Be in this state, and know its commands without looking for them."""
+        self.state = state
+        self._table = COMMANDS[state]
+        self._authorizing = state is State.AUTHORIZATION
+        self._lines.limit = self.limits.line
+
     def _line_limit(self) -> int:
-        """Return how long a line may be: what belongs to AUTH may be longer where AUTH is taken at all."""
-        if self.state is not State.AUTHORIZATION or not self.offer.logons:
+        """Return how long a line may be before the logon: what belongs to AUTH may be longer where it is taken."""
+        if not self.offer.logons:
             return self.limits.line
         authenticates = self._authorization.in_exchange or self._lines.begin_with(b"AUTH ")
         return self.limits.response if authenticates else self.limits.line
@@ -222,13 +253,11 @@ class Session:
 
     def list_command(self, argument: bytes | None) -> None:
         """LIST [msg] (RFC 1939 §5)."""
-        sizes = self.listing.sizes
-        self._listing(argument, lambda index: b"%d" % sizes[index])
+        self._listing("LIST", argument, self.listing.size_line)
 
     def uidl_command(self, argument: bytes | None) -> None:
         """UIDL [msg] (RFC 1939 §7)."""
-        unique_ids = self.listing.unique_ids
-        self._listing(argument, lambda index: unique_ids[index].encode("ascii"))
+        self._listing("UIDL", argument, self.listing.unique_id_line)
 
     def retr_command(self, argument: bytes | None) -> None:
         """RETR msg (RFC 1939 §5)."""
@@ -275,14 +304,14 @@ class Session:
         if self.state is State.AUTHORIZATION:
             self._output.close(replies.BYE)
         else:
-            self.state = State.UPDATE
+            self._enter(State.UPDATE)
             self._output.need = needs.Update(tuple(sorted(self.deleted)))
 
     # --- answers ---
 
     def _opened(self, listing: Listing) -> None:
         self.listing = listing
-        self.state = State.TRANSACTION
+        self._enter(State.TRANSACTION)
         self._authorization = Authorization(self._output, self.offer)
         self._output.put(replies.TOTALS % self._totals())
 
@@ -337,26 +366,40 @@ class Session:
             return number - 1
         return None
 
-    def _listing(self, argument: bytes | None, show: Callable[[int], bytes]) -> None:
+    def _listing(self, name: str, argument: bytes | None, show: Callable[[int], bytes]) -> None:
         if argument is None:
             self._output.put(replies.TOTALS % self._totals())
-            self._long = self._lines_of(show)
+            lines = self.listing.lines
+            ready = lines.get(name) if lines and not self.deleted else None
+            self._long = self._lines_of(name, show) if ready is None else self._pieces_of(ready)
         else:
             index = self._index(argument)
             if index is not None:
-                self._output.put(b"+OK %d %b" % (index + 1, show(index)))
+                self._output.put(b"+OK " + show(index))
 
-    def _lines_of(self, show: Callable[[int], bytes]) -> Iterator[bytes]:
-        """Yield a listing in pieces, so that a mailbox of any size takes little memory."""
+    def _lines_of(self, name: str, show: Callable[[int], bytes]) -> Iterator[bytes]:
+        """Yield a listing in pieces, so that a mailbox of any size takes little memory; keep what is to be kept."""
+        kept: list[bytes] = []
         piece = b""
+        lines = self.listing.lines if not self.deleted else None
         for start in range(0, len(self.listing), 1000):
             if start:
                 yield piece
-                piece = b""
             indexes = range(start, min(start + 1000, len(self.listing)))
-            piece += b"".join(b"%d %b\r\n" % (i + 1, show(i)) for i in indexes if i not in self.deleted)
+            piece = b"".join([show(i) + b"\r\n" for i in indexes if i not in self.deleted])
+            if lines is not None:
+                kept.append(piece)
+        if lines is not None:
+            lines[name] = b"".join(kept)
         self._long = None  # what follows is the last piece
         yield piece + b".\r\n"
+
+    def _pieces_of(self, lines: bytes) -> Iterator[bytes]:
+        last = (len(lines) - 1) // _ENOUGH * _ENOUGH
+        for start in range(0, last, _ENOUGH):
+            yield lines[start : start + _ENOUGH]
+        self._long = None
+        yield lines[max(last, 0) :] + b".\r\n"
 
     def _totals(self) -> tuple[int, int]:
         return len(self.listing) - len(self.deleted), self.listing.octets - self._deleted_octets
