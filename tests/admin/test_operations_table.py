@@ -35,6 +35,15 @@ def test_a_function_takes_exactly_what_its_record_says(operation: Operation) -> 
 
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+def test_every_function_of_a_record_is_there(operation: Operation) -> None:
+    functions: list[object] = [operation.run, operation.question, operation.prepare]
+    functions += [argument.read for argument in operation.arguments]
+    functions += [function for switch in operation.switches for function in (switch.read, switch.many)]
+    for function in functions:
+        assert function is None or callable(function.function() if isinstance(function, Late) else function)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 def test_a_record_makes_sense(operation: Operation) -> None:
     assert operation.meaning
     assert f"winpop {operation.word}" in operation.details

@@ -276,7 +276,8 @@ def test_json_is_one_document_for_every_command(home: Home, tmp_path: Path) -> N
     lines = (
         f"""
         help | help unlock | help nothing | | --version | unlock /? | nothing | unlock --nothing | list --home
-        list | list example.com | list nowhere.example | stat | stat example.com | stat nowhere.example
+        list | list example.com | list example.com /limit 1 | list /limit 1 | list nowhere.example
+        stat | stat example.com | stat nowhere.example
         get | get socket | get port | get nothing | set autologout | set autologout 1 | set port 1 | set auth 9
         set socket 1 2 | set mailroot {tmp_path}/root | audit | audit x | serve --pop3 nonsense | serve x
         add new.example | add new.example | add a@new.example /createuser pw | add b@new.example | add --from /nowhere

@@ -155,7 +155,9 @@ def test_what_the_owner_must_read_is_there() -> None:
 # Everything is loaded before the program becomes another user, who may not be able to read this Python.
 PROGRAM = """
 import concurrent.futures.thread, csv, os, pwd, resource, sys
-import winpop.cli.main, winpop.db.migrations
+import winpop.admin.mailboxes_from_file, winpop.auth.local.root_hands, winpop.cli.main, winpop.db.migrations
+for operation in winpop.cli.main.OPERATIONS.values():
+    [late.function() for late in (operation.run, operation.prepare) if late]
 winpop.db.home._needed = lambda needed=sys.argv.pop(2).split(): needed
 winpop.db.migrations.steps()
 if (user := int(sys.argv.pop(1))):

@@ -1,4 +1,4 @@
-"""Domains and mailboxes: made, deleted, shown.
+"""Domains and mailboxes: made and deleted.
 
 Invariant: what is deleted goes in one transaction with all its mail; files of large messages are unlinked after it.
 """
@@ -8,7 +8,7 @@ from functools import partial
 from winpop.admin import accounts
 from winpop.admin.accounts import NewPassword
 from winpop.admin.contract import Later, Look, Work
-from winpop.admin.outcomes import Outcome, Table
+from winpop.admin.outcomes import Outcome
 from winpop.auth.contract import FILE
 from winpop.db.contract import Database
 from winpop.directory import domains, mailboxes, settings
@@ -112,55 +112,6 @@ def deletion_question(look: Look, target: DomainName | Address, **_switches: obj
     mailbox = mailboxes.find(look.reader, target)
     messages, _ = maildrops.totals(look.reader, "WHERE mailbox_id = ?", mailbox.id)
     return f"Delete the mailbox {target} with {_count(messages, 'message', 'messages')}?"
-
-
-def show(look: Look, domain: DomainName | None) -> Outcome:
-    """Show all domains, or the mailboxes of one."""
-    return _show_domains(look) if domain is None else _show_mailboxes(look, domain)
-
-
-def _show_domains(look: Look) -> Outcome:
-    counts = domains.mailbox_counts(look.reader)
-    found = [(str(domain.name), domain.locked, counts.get(domain.id, 0)) for domain in domains.every(look.reader)]
-    return Outcome(
-        "" if found else "There are no domains yet; 'winpop add example.com' makes one.",
-        {"domains": [{"domain": name, "locked": locked, "mailboxes": count} for name, locked, count in found]},
-        table=Table(
-            ("DOMAIN", "STATUS", "MAILBOXES"),
-            tuple((name, "locked" if locked else "unlocked", count) for name, locked, count in found),
-        ),
-    )
-
-
-def _show_mailboxes(look: Look, name: DomainName) -> Outcome:
-    domain = domains.find(look.reader, name)
-    mail = maildrops.totals_by_mailbox(look.reader, domain.id)
-    rows = []
-    entries = []
-    for mailbox in mailboxes.of_domain(look.reader, domain):
-        messages, octets = mail.get(mailbox.id, (0, 0))
-        rows.append((str(mailbox.address), _status(mailbox), messages, octets))
-        entries.append(
-            {
-                "address": str(mailbox.address),
-                "locked": mailbox.locked is not None,
-                "status": _status(mailbox),
-                "messages": messages,
-                "octets": octets,
-            }
-        )
-    state = "locked" if domain.locked else "unlocked"
-    return Outcome(
-        "" if rows else f"The domain {name} is {state} and has no mailboxes yet.",
-        {"domain": str(name), "locked": domain.locked, "mailboxes": entries},
-        table=Table(("MAILBOX", "STATUS", "MESSAGES", "OCTETS"), tuple(rows)),
-    )
-
-
-def _status(mailbox: Mailbox) -> str:
-    if mailbox.domain_locked:
-        return "locked, and by domain" if mailbox.own_lock else "locked by domain"
-    return "locked" if mailbox.own_lock else "unlocked"
 
 
 def _amount(boxes: int, messages: int) -> str:

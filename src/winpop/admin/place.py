@@ -5,16 +5,16 @@ Invariant: a home is only made for an operation that may make one; any other is 
 
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from winpop.auth.contract import DIRECTORY, LOCAL, Accounts
-from winpop.auth.local.accounts import LocalAccounts
-from winpop.auth.local.hands import Hands
-from winpop.auth.sealing import LDAP_PASSWORD, Sealing
 from winpop.db.contract import Database, Reader
 from winpop.db.home import Home, not_permitted
 from winpop.db.upgrade import open_upgraded
-from winpop.directory import settings as settings_table
 from winpop.terms.refusals import out_of_reach, readable
+
+if TYPE_CHECKING:
+    from winpop.auth.local.hands import Hands
 
 
 class Place:
@@ -25,7 +25,7 @@ class Place:
         home: Home,
         database: Database | None = None,
         tell: Callable[[str], None] = lambda _: None,
-        hands: Hands | None = None,
+        hands: "Hands | None" = None,
     ) -> None:
         """Use `home`; with `database`, an open connection to it. `tell` is given the progress of an upgrade.
 
@@ -60,9 +60,13 @@ class Place:
     def accounts(self, method: int, reader: Reader) -> Accounts:
         """Return what administers the accounts of an authentication method. Raises `Refusal`."""
         if method == LOCAL:
+            from winpop.auth.local.accounts import LocalAccounts  # here: most commands need no account
+
             return LocalAccounts(self._hands)
         if method == DIRECTORY:
             from winpop.auth.active_directory.accounts import DirectoryAccounts  # here: it brings TLS and LDAP
+            from winpop.auth.sealing import LDAP_PASSWORD, Sealing
+            from winpop.directory import settings as settings_table
 
             settings = settings_table.load(reader)
             password = (

@@ -15,12 +15,9 @@ from winpop.admin.contract import Given, Operation
 from winpop.admin.invoke import invoke, question
 from winpop.admin.operations import OPERATIONS
 from winpop.admin.place import Place
-from winpop.auth.local.root_hands import root_hands
-from winpop.cli import help as helping
 from winpop.cli import render, surroundings, terminal
 from winpop.cli.arguments import Command, parse, wants_json
 from winpop.cli.given import given_by
-from winpop.cli.serving import serve
 from winpop.db.home import become_owner, check_owner
 from winpop.terms.refusals import Refusal, not_understood, out_of_reach
 
@@ -49,13 +46,19 @@ def _run(typed: Sequence[str], *, as_json: bool) -> int:
         return _help(command, as_json=as_json)
     home = surroundings.home(command.switches.get("home"))
     if command.word == "serve":
+        from winpop.cli.serving import serve  # here: no other word needs the settings that it reads
+
         return serve(command, home, as_json=as_json)
     assert command.word is not None
     operation = OPERATIONS[command.word]
     actor = surroundings.actor()
     with contextlib.ExitStack() as closing:
         given, notes = given_by(command, operation, closing)
-        hands = root_hands() if operation.accounts and check_owner(home.path) is not None else None
+        hands = None
+        if operation.accounts and check_owner(home.path) is not None:
+            from winpop.auth.local.root_hands import root_hands  # here: only root needs it
+
+            hands = root_hands()
         if hands is not None:
             closing.callback(hands.close)
         become_owner(home.path)
@@ -76,6 +79,8 @@ def _help(command: Command, *, as_json: bool) -> int:
     words = command.words if command.word == "help" else (command.word,) if command.word else ()
     if len(words) > 1:
         raise not_understood("too-many-arguments", "'help' takes one WORD and nothing more.")
+    from winpop.cli import help as helping  # here: only those who ask need it
+
     text = helping.of_word(words[0]) if words else helping.overview()
     return _say(text, {"help": text}, as_json=as_json)
 

@@ -4,7 +4,6 @@ Invariant: what damage has made of the password or the name of a mailbox hinders
 nobody else: a name is shown as far as it goes, and a damaged hash lets nobody in.
 """
 
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -98,6 +97,26 @@ def by_id(reader: Reader, identifiers: Iterable[int]) -> dict[int, Mailbox]:
 def of_domain(reader: Reader, domain: Domain) -> list[Mailbox]:
     """Return the mailboxes of a domain by name."""
     return [_mailbox(row) for row in reader.all(f"{_SELECT} WHERE domain.id = ? ORDER BY mailbox.name", domain.id)]
+
+
+def page(reader: Reader, domain: Domain, after: bytes | None, limit: int) -> tuple[list[Mailbox], bytes | None]:
+    """Return at most `limit` mailboxes of a domain by name, and the name after which there are more, else None.
+
+    They are those that come after a name (None: from the first on), which need not be there. Names are octets here, as
+    the database has them, so that it goes on after one that damage has made; and whatever damage there is, to an end.
+    """
+    begins, parameters = ("", ()) if after is None else ("AND mailbox.name > CAST(? AS TEXT)", (after,))
+    sql = f"{_SELECT} WHERE domain.id = ? {begins} ORDER BY mailbox.name LIMIT ?"
+    rows = reader.all(sql, domain.id, *parameters, limit + 1)
+    found = [_mailbox(row) for row in rows[:limit]]
+    last = rows[limit - 1][1] if len(rows) > limit else None
+    return found, last if isinstance(last, bytes) and (after is None or last > after) else None
+
+
+def has(reader: Reader, domain: Domain, name: bytes) -> bool:
+    """Tell whether a domain has a mailbox with just this name."""
+    sql = "SELECT count(*) FROM mailbox WHERE domain_id = ? AND name = CAST(? AS TEXT)"
+    return reader.number(sql, domain.id, name) > 0
 
 
 def count(reader: Reader, domain: Domain | None = None) -> tuple[int, int]:
@@ -194,10 +213,10 @@ def kept(reader: Reader, mailbox_id: int) -> Kept | None:
 
 
 def all_have_scram_keys(reader: Reader) -> bool:
-    """Tell whether every mailbox can be logged on to by SCRAM."""
+    """Tell whether every mailbox can be logged on to by SCRAM: the condition is that of an index, word for word."""
     sql = (
-        "SELECT EXISTS (SELECT 1 FROM password WHERE scram_sha_256 IS NULL) OR EXISTS (SELECT 1 FROM account) OR "
-        "EXISTS (SELECT 1 FROM password WHERE scram_sha_1 IS NULL AND scram_sha_256 IS NOT NULL)"
+        "SELECT EXISTS (SELECT 1 FROM account) OR "
+        "EXISTS (SELECT 1 FROM password WHERE scram_sha_1 IS NULL OR scram_sha_256 IS NULL)"
     )
     return not reader.number(sql)
 
@@ -219,7 +238,7 @@ def set_account(transaction: Transaction, mailbox_id: int, method: int, account:
         mailbox_id,
         method,
         account,
-        secrets.randbits(62),
+        _another_generation(),
         int(made),
     )
 
@@ -241,12 +260,18 @@ def forget_secrets(transaction: Transaction) -> None:
 
 def renew_account(transaction: Transaction, mailbox_id: int) -> None:
     """Note that the password of a mailbox's account was changed: what was remembered of the old one holds no more."""
-    transaction.run("UPDATE account SET generation = ? WHERE mailbox_id = ?", secrets.randbits(62), mailbox_id)
+    transaction.run("UPDATE account SET generation = ? WHERE mailbox_id = ?", _another_generation(), mailbox_id)
 
 
 def every(reader: Reader) -> list[Mailbox]:
     """Return all mailboxes by domain and name."""
     return [_mailbox(row) for row in reader.all(f"{_SELECT} ORDER BY domain.name, mailbox.name")]
+
+
+def _another_generation() -> int:
+    import secrets  # here: it brings OpenSSL, and the tool shall start at once
+
+    return secrets.randbits(62)
 
 
 def _mailbox(row: Row) -> Mailbox:
