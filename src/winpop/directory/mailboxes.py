@@ -67,7 +67,7 @@ def look_up(reader: Reader, address: Address) -> Mailbox | None:
     """Return the mailbox, or None where there is none."""
     sql = f"{_SELECT} WHERE domain.name = ? AND mailbox.name = ?"
     row = reader.one(sql, address.domain.text, address.mailbox)
-    return None if row is None else _mailbox(row)
+    return None if row is None else _mailbox(row, address)
 
 
 def find(reader: Reader, address: Address) -> Mailbox:
@@ -274,10 +274,11 @@ def _another_generation() -> int:
     return secrets.randbits(62)
 
 
-def _mailbox(row: Row) -> Mailbox:
+def _mailbox(row: Row, known: Address | None = None) -> Mailbox:
+    """Return the mailbox of a row; where its address is known already, that need not be read again."""
     identifier, name, domain, domain_locked, own_lock, password_hash, method, account, generation, made = row
     assert isinstance(identifier, int)
-    address = Address(DomainName(as_name(domain)), as_name(name))
+    address = known or Address(DomainName(as_name(domain)), as_name(name))
     return Mailbox(
         identifier,
         address,

@@ -69,6 +69,7 @@ class Settings:
     failurerate: int
     logoncache: int
     listingcache: int
+    checkagain: int
     logontime: int
     autologout: int
     stalltime: int
@@ -314,6 +315,13 @@ _TABLE = (
         "200000",
         "messages, of large maildrops together, that each worker keeps listed from one session to the next; 0: none",
         _number(0, 10_000_000),
+    ),
+    Setting(
+        "checkagain",
+        "3600",
+        "seconds for which a message that was compared with its checksum is fetched without comparing it again; "
+        "0: it is compared each time",
+        _number(0, _DAY),
     ),
     Setting("logontime", "120", "seconds for a logon, from the connection on", _number(1, _DAY)),
     Setting(

@@ -15,20 +15,24 @@ import os
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from winpop.protocol import proxy
 from winpop.services.clock import Clock
 from winpop.services.layer import FIRST, HANDSHAKE, Layer, why
 from winpop.services.tls import alpn_is_right
 from winpop.services.world import World
-from winpop.terms.endpoints import IPAddress
+
+if TYPE_CHECKING:
+    from winpop.terms.endpoints import IPAddress
 
 T = TypeVar("T")
 _MOST_UNUSED = 16 * 1024
 """Octets that came in and wait, above which the socket is not read."""
 _MOST_EARLY = 16 * 1024
 """Octets of a handshake that come before there is room for the connection."""
+_MOST_HELD = 64 * 1024
+"""Octets of replies that go out together."""
 _DIRECT = os.name == "posix"
 """Whether what is sent is written to the socket itself while the transport has nothing left to send: 1 µs instead of 4,
 and no copy is kept (a Windows socket is no descriptor)."""
@@ -45,6 +49,8 @@ class Session(Protocol):
     """What all sessions have. Needs, answers and endings are each protocol's own."""
 
     commands: int
+    more: bool
+    """There may be more to be sent as soon as what `to_send` returned last is taken."""
 
     @property
     def closed(self) -> bool:
@@ -189,6 +195,10 @@ class Connection(asyncio.Protocol, ABC):
     @abstractmethod
     def deadline(self) -> tuple[float, Any]:
         """Return when a silent client's time is up (in the loop's time), and the ending it then gets."""
+
+    def passing(self) -> int:
+        """Return the octets that are on their way past the transport."""
+        return 0
 
     @abstractmethod
     def release(self) -> None:
@@ -441,6 +451,14 @@ class Connection(asyncio.Protocol, ABC):
         """Say that the need will be answered later; then `supplied` must be called."""
         self._answering = True
 
+    def answered(self) -> None:
+        """Say that what would be answered later is answered no more: the session or the connection is over."""
+        self._answering = False
+
+    def direct(self) -> int:
+        """Return the descriptor that octets may be sent to past the transport, while it is empty; -1: there is none."""
+        return -1 if self._layer is not None or self._transport.is_closing() else self._descriptor
+
     def supplied(self) -> None:
         """Go on after a need was answered later."""
         self._answering = False
@@ -465,16 +483,7 @@ class Connection(asyncio.Protocol, ABC):
         """Let the session go on as far as it can: replies out, needs answered."""
         session = self.session
         try:
-            while self._writable and not self._answering and not self.lost:
-                data = session.to_send()
-                if data:
-                    self._say(data)
-                need = session.needs()
-                if need is not None:
-                    if self._writable:
-                        self.answer(need)
-                elif not data:
-                    break
+            self._exchange(session)
         except Exception as error:  # noqa: BLE001 - a defect here ends this connection and no other
             self.fail(error)
             return
@@ -487,8 +496,36 @@ class Connection(asyncio.Protocol, ABC):
             self.reason = "quit"
         if (session.closed or self._half_closed) and self._writable and not self._answering:
             self._finish()
-        else:
-            self._throttle()
+        elif self._answering or session.more or not self._reading:
+            self._throttle()  # else all is used but the beginning of a line
+
+    def _exchange(self, session: Session) -> None:
+        """Give out replies and answer needs. Replies that are followed at once by others go out together with them."""
+        held: list[bytes] = []
+        octets = 0
+        while self._writable and not self._answering and not self.lost:
+            data = session.to_send()
+            if data:
+                held.append(data)
+                octets += len(data)
+            need = session.needs()
+            if held and (need is None or octets >= _MOST_HELD or not self.at_once(need)):
+                self._say(b"".join(held) if len(held) > 1 else held[0])
+                held.clear()
+                octets = 0
+                if need is None and not session.more:
+                    return
+            elif need is not None:
+                self.answer(need)
+            elif not data:
+                return
+        if held and not self.lost:
+            self._say(b"".join(held))
+
+    def at_once(self, need: Any) -> bool:  # noqa: ANN401 - each protocol has its own needs
+        """Tell whether this need is most often answered before `answer` returns."""
+        del need
+        return False
 
     def end(self, reason: Any, why: str) -> None:  # noqa: ANN401 - each protocol has its own endings
         """End the connection from this side; the client is told where its protocol has room for it."""
@@ -581,10 +618,11 @@ class Connection(asyncio.Protocol, ABC):
 
     def _due(self, now: float) -> tuple[float, Any]:
         """Return when time is up, and the ending that it then is; None where nothing can be said."""
-        unsent = self._transport.get_write_buffer_size()
+        passing = self.passing()
+        unsent = self._transport.get_write_buffer_size() + passing
         progress = unsent < self._unsent
         self._unsent = unsent
-        if unsent and (self._closing or not self._writable):
+        if unsent and (self._closing or passing or not self._writable):
             if progress:
                 self._progress = now
             return self._progress + self.world.settings.stalltime, None

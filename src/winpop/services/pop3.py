@@ -6,9 +6,9 @@ that is set meanwhile always finds it.
 """
 
 import asyncio
+import contextlib
 import secrets
 import sqlite3
-import sys
 from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from winpop.protocol.pop3.state import State
 from winpop.protocol.sasl import moves
 from winpop.services import tls
 from winpop.services.connection import Connection, Connections, where
+from winpop.services.passing import POSSIBLE, Passing
 from winpop.services.world import World
 from winpop.store import maildrops, sweep
 from winpop.store.maildrops import BlobReader, DamagedError, Maildrop, Removed, Stored
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from winpop.auth.contexts import Context
 
 
+_AHEAD, _MOST_AHEAD = 64 * 1024, 32
+"""Octets, and messages, that are read together with the one that a client asks for."""
 _PATIENCE, _LOOK = 0.5, 0.05
 """Seconds for which a maildrop that is in use is looked at again, and between two looks: a client whose connection has
 broken is often back before anybody else has noticed."""
@@ -41,14 +44,18 @@ class Pop3Connection(Connection):
     """One client that fetches mail."""
 
     __slots__ = (
+        "_ahead",
         "_context",
         "_context_closed",
         "_index",
         "_logon",
+        "_on_its_way",
+        "_passing",
         "_plain",
         "_source",
         "_source_read",
         "_stored",
+        "_tail",
         "_timestamp",
         "_utf8",
         "_why",
@@ -69,23 +76,30 @@ class Pop3Connection(Connection):
 
     def open_session(self) -> pop3.Session:
         """Make the session, with what this peer is offered."""
-        settings = self.world.settings
         self.user = ""
         self.maildrop: Maildrop | None = None
         self.retrieved = 0
         self.removed = 0
         self._stored: Stored
-        self._index = 0
+        self._index = -1
+        self._ahead: dict[int, Stored] = {}
+        """Messages that were read before the client has asked for them."""
         self._source: BlobReader | None = None
         self._source_read = False
+        self._passing: Passing | None = None
+        self._on_its_way = 0
+        self._tail = b""
         self._plain = False
         self._logon: asyncio.Task[None] | None = None
         self._context: Context | None = None
         self._context_closed: asyncio.Task[None] | None = None
         self._utf8 = False
         self._why = ""
-        limits = pop3.Limits(settings.linelength, failures=settings.failuremax or sys.maxsize, errors=settings.errormax)
-        return pop3.Session(limits, self._offer(), implementation=f"winpop-{__version__}")
+        world = self.world
+        world.sessions += 1
+        return pop3.Session(
+            world.pop3_limits, self._offer(), implementation=f"winpop-{__version__}", number=world.sessions
+        )
 
     def _offer(self) -> pop3.Offer:
         """Say what this peer is offered: no password in clear but from trusted networks."""
@@ -105,7 +119,7 @@ class Pop3Connection(Connection):
             expire=settings.expire,
             login_delay=settings.logindelay,
             hostname=settings.hostname,
-            seed=secrets.token_bytes(16),
+            seed=world.seed,
             bindings=bindings,
         )
 
@@ -121,8 +135,15 @@ class Pop3Connection(Connection):
             self.session.supply(pop3.Secured(self._offer()))
             self.supplied()
 
+    def at_once(self, need: pop3.Need) -> bool:
+        """Tell whether this need is most often answered at once: all are but the handshake."""
+        return type(need) is not pop3.StartTls
+
     def answer(self, need: pop3.Need) -> None:
         """See to a logon, a handshake, a message's bytes, or the update."""
+        if type(need) is pop3.Fetch:  # first, and quickly: there are a hundred of these to one of all others
+            self._fetch(need.index)
+            return
         match need:
             case pop3.Logon(credentials, utf8):
                 self._utf8 = utf8
@@ -134,8 +155,6 @@ class Pop3Connection(Connection):
             case pop3.StartTls():
                 self.later()
                 self.secure()
-            case pop3.Fetch(index):
-                self._fetch(index)
             case pop3.Update(indexes):
                 self._update(indexes)
             case moves.Keys(name, hash_name):
@@ -152,6 +171,7 @@ class Pop3Connection(Connection):
     def end_session(self, reason: Ending) -> None:
         """End the session."""
         self.session.end(reason)
+        self._stop_passing()
         self._close_source()
 
     def busy(self) -> bool:
@@ -314,8 +334,10 @@ class Pop3Connection(Connection):
     def _fetch(self, index: int) -> None:
         if self._source is not None:
             self.later()
-            self._source_read = True
-            self.world.in_thread(self._source.read, self.guarded(self._piece_read))
+            if self._may_pass(self._source):
+                self.world.loop.call_soon(self._pass)  # what was said before goes out first
+            else:
+                self._read_piece()
             return
         try:
             stored = self._find(index)
@@ -327,16 +349,94 @@ class Pop3Connection(Connection):
             self.session.supply(pop3.Unreadable(permanent=True))
             return
         self.retrieved += 1
-        self._index = index
         if stored.octets is None:
-            self._stored = stored if self._utf8 else stored.downgraded()
-            self.later()
-            self.world.in_thread(partial(BlobReader, self.world.blobs, self._stored), self.guarded(self._opened))
+            self._open_blob(stored if self._utf8 else stored.downgraded())
         elif stored.international and not self._utf8:
             self.later()  # a hostile header takes its time
             self.world.in_thread(stored.downgraded, self.guarded(self._downgraded))
         else:
             self._give(stored)
+
+    def _open_blob(self, stored: Stored) -> None:
+        """Open a blob, in a thread where all of it has to be read to be compared."""
+        self._stored = stored
+        compared = self._is_compared()
+        work = partial(BlobReader, self.world.blobs, stored, compared=compared)
+        if not (compared and stored.surely_plain and not stored.with_ascii_header):
+            self.later()
+            self.world.in_thread(work, self.guarded(self._opened))
+            return
+        try:
+            self._use(work())
+        except OSError as error:
+            self._say_unreadable(self._index, _reason(error))
+            self.session.supply(pop3.Unreadable(permanent=self._is_permanent(error)))
+
+    def _is_compared(self) -> bool:
+        assert self.maildrop is not None
+        return self.world.compared.holds(self.maildrop.messages[self._index])
+
+    def _note_compared(self) -> None:
+        if self.maildrop is not None:
+            self.world.compared.note(self.maildrop.messages[self._index])
+
+    def _read_piece(self) -> None:
+        assert self._source is not None
+        self._source_read = True
+        self.world.in_thread(self._source.read, self.guarded(self._piece_read))
+
+    # --- a blob that goes past the session ---
+
+    def _may_pass(self, source: BlobReader) -> bool:
+        return POSSIBLE and source.passes and self.session.wants_all and self.direct() >= 0
+
+    def _pass(self) -> None:
+        """Send the file itself; piece by piece where the client has not taken what was said before."""
+        source, descriptor = self._source, self.direct()
+        if self.lost or self.session.closed or source is None:
+            self.supplied()
+        elif descriptor < 0 or self._transport.get_write_buffer_size():
+            self._read_piece()
+        else:
+            world = self.world
+            self._tail = source.tail()
+            self._on_its_way = source.size
+            self._passing = Passing(
+                world.loop,
+                world.in_thread,
+                socket=descriptor,
+                file=source.descriptor,
+                size=source.size,
+                done=self.guarded(self._passed),
+            )
+            self._passing.go()
+            if self._passing is not None:
+                self._watch()
+
+    def _passed(self, error: OSError | None) -> None:
+        self._passing = None
+        if error is not None:
+            self._unreadable(error)
+            return
+        self.sent += self._on_its_way
+        self.session.supply(pop3.Passed(self._tail))
+        self._after_reading()
+
+    def _stop_passing(self) -> None:
+        """Leave a message in its middle: the session is over."""
+        if self._passing is not None:
+            self._passing.stop()
+            self._passing = None
+            self.answered()
+
+    def passing(self) -> int:
+        """Return the octets of a file that are on their way."""
+        return self._passing.left if self._passing is not None else 0
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop what is under way, and give everything back."""
+        self._stop_passing()
+        super().connection_lost(exc)
 
     def _give(self, stored: Stored) -> None:
         assert stored.octets is not None
@@ -352,21 +452,46 @@ class Pop3Connection(Connection):
 
     def _find(self, index: int) -> Stored | None:
         """Return a message as its row has it. Raises `DamagedError` where that is not what came in."""
-        assert self.maildrop is not None
-        unique_id = self.session.listing.unique_ids[index]
-        stored = maildrops.find(self.world.reader, self.maildrop.messages[index], self.maildrop.mailbox_id, unique_id)
-        if stored is not None and stored.octets is not None and stored.damaged:
-            raise DamagedError("the checksum is wrong, or the row is another message's")
+        maildrop = self.maildrop
+        assert maildrop is not None
+        stored = self._ahead.pop(index, None)
+        if stored is None and index == self._index + 1:
+            self._read_ahead(maildrop, index)
+            stored = self._ahead.pop(index, None)
+        self._index = index
+        if stored is None:
+            unique_id = maildrop.listing.unique_ids[index]
+            stored = maildrops.find(self.world.reader, maildrop.messages[index], maildrop.mailbox_id, unique_id)
+        if stored is not None and stored.octets is not None and not (stored.size >= 0 and self._is_compared()):
+            if stored.damaged:
+                raise DamagedError("the checksum is wrong, or the row is another message's")
+            self._note_compared()
         return stored
+
+    def _read_ahead(self, maildrop: Maildrop, index: int) -> None:
+        """Read this message and some that follow it: a client that fetches one after the other will want them."""
+        sizes = maildrop.listing.sizes
+        left, end = _AHEAD, index
+        while end < min(len(sizes), index + _MOST_AHEAD) and left >= sizes[end]:
+            left -= sizes[end]
+            end += 1
+        self._ahead = {}
+        if end - index > 1:
+            with contextlib.suppress(Refusal):  # one of them may be damaged: it is read alone, and says so
+                self._ahead = maildrops.find_some(self.world.reader, maildrop, range(index, end))
 
     def _opened(self, source: BlobReader | BaseException) -> None:
         if isinstance(source, BaseException):
             self._unreadable(source)
         else:
-            self._source = source
-            self._plain = source.plain
-            self.session.supply(pop3.Piece(self._stored.prefix, last=False, plain=False))
+            self._note_compared()
+            self._use(source)
             self._after_reading()
+
+    def _use(self, source: BlobReader) -> None:
+        self._source = source
+        self._plain = source.plain
+        self.session.supply(pop3.Piece(self._stored.prefix, last=False, plain=False))
 
     def _piece_read(self, piece: tuple[bytes, bool] | BaseException) -> None:
         self._source_read = False

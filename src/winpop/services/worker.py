@@ -8,6 +8,7 @@ on standard input, and when that ends (the master asks for a drain, or is dead) 
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -33,6 +34,9 @@ _LOOK = 0.2
 """Seconds between two looks at the database's change counter, and at the census while no more is accepted."""
 _LOG_DELAY = 0.05
 _MINUTE = 60.0
+_COLLECT = 20_000, 20, 100
+"""After how many new objects the youngest are looked through, and after how many times that the older ones: with many
+connections the oldest are hundreds of thousands, and what is forgotten in a circle is little."""
 
 PROTOCOLS: dict[str, type[Connection]] = {
     "pop3": Pop3Connection,
@@ -60,6 +64,10 @@ class Worker:
         world = self.world
         world.log.defer = lambda flush: world.loop.call_later(_LOG_DELAY, flush)
         await self._accept()
+        # What is there now stays: it need not be looked through for garbage each time, which would hold up everybody.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_COLLECT)
         ready()
         tasks = [world.loop.create_task(self._look())]
         if self._alone:

@@ -7,7 +7,9 @@ database, the files of the home, the leases and the census.
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,9 +32,11 @@ from winpop.db.leases import Leases
 from winpop.db.sqlite import Sqlite
 from winpop.db.writer import Writer
 from winpop.directory import settings as settings_table
+from winpop.protocol.pop3 import Limits
 from winpop.services.census import Census
 from winpop.services.tls import Tls
 from winpop.store.blobs import Blobs
+from winpop.store.compared import Compared
 from winpop.store.maildrops import Opened
 from winpop.telemetry.log import Log, LogThread
 from winpop.terms.endpoints import IPAddress, parse_peer, within
@@ -73,6 +77,9 @@ class World:
         """Open everything. Raises `Refusal`."""
         self.home = home
         self.loop = loop
+        self.seed = secrets.token_bytes(32)
+        """What nobody can guess and no other worker has, with the number of each POP3 session since the start."""
+        self.sessions = 0
         self._peers: dict[str, tuple[IPAddress, bool, bool]] = {}
         self._log_thread = LogThread()
         self.log = Log(write=self._log_thread.write)
@@ -87,6 +94,7 @@ class World:
         if not self.blobs.is_made():
             raise mail_root_missing(self.blobs)
         self.maildrops = Opened(self.settings.listingcache)
+        self.compared = Compared(loop.time, self.settings.checkagain)
         self.census = census
         self.writer = Writer(lambda: Sqlite(home), loop.call_soon_threadsafe)
         self.files = ThreadPoolExecutor(4, "files")
@@ -115,6 +123,12 @@ class World:
         self.settings = settings_table.load(self.reader, self._overrides)
         if self.settings.listingcache != self.maildrops.most:
             self.maildrops = Opened(self.settings.listingcache)
+        if self.settings.checkagain != self.compared.seconds:
+            self.compared = Compared(self.loop.time, self.settings.checkagain)
+        settings = self.settings
+        self.pop3_limits = Limits(
+            settings.linelength, failures=settings.failuremax or sys.maxsize, errors=settings.errormax
+        )
         self._peers.clear()
         self.log.level = self.settings.logging
         self.tls.take(self.reader)

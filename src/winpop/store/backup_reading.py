@@ -7,12 +7,12 @@ message, and only while the database as a whole still answers; else the refusal 
 from winpop.db.contract import Database, Value
 from winpop.store.inspection.flaws import bear
 from winpop.store.inspection.rows import BLOB
-from winpop.store.maildrops import Stored
+from winpop.store.maildrops import PLAIN, Stored
 from winpop.terms.refusals import Refusal
 
-_FIND = """
-    SELECT CAST(message.prefix AS BLOB), body.id, body.plain IS 1, CAST(body.content AS BLOB), CAST(body.blob AS BLOB),
-           body.size, CAST(body.checksum AS BLOB)
+_FIND = f"""
+    SELECT CAST(message.prefix AS BLOB), body.id, body.plain IN (1, {PLAIN}), CAST(body.content AS BLOB),
+           CAST(body.blob AS BLOB), body.size, CAST(body.checksum AS BLOB)
     FROM message LEFT JOIN body ON body.id = message.body_id WHERE message.id = ?"""
 _LISTED = "SELECT count(*) FROM message INDEXED BY message_of_mailbox WHERE mailbox_id = ? AND id = ?"
 _KEYS = "coalesce(CAST(scram_sha_1 AS BLOB), x''), coalesce(CAST(scram_sha_256 AS BLOB), x'')"

@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import NamedTuple
 
-from winpop.db.contract import Reader, Transaction, Value
+from winpop.db.contract import Reader, Row, Transaction, Value
 from winpop.directory import mailboxes
 from winpop.directory.mailboxes import Mailbox
 from winpop.store import downgrades
@@ -55,8 +56,7 @@ class Maildrop:
     listing: Listing
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):  # made four times as quickly as a frozen dataclass, one for each message that is fetched
     """A message as it lies in the store: `prefix`, then `octets`, or the blob of that name.
 
     `size` is the body's. `plain` promises that no line begins with a dot; of a blob only its `BlobReader` knows whether
@@ -71,6 +71,8 @@ class Stored:
     size: int
     checksum: bytes | None
     international: bool = False
+    surely_plain: bool = False
+    """`plain` is true of the blob as it came in, so nothing has to be looked through for it."""
     with_ascii_header: bool = False
     """It shall be given out as clients without UTF8 get it; a `BlobReader` sees to that."""
 
@@ -82,9 +84,9 @@ class Stored:
         if not self.international:
             return self
         if self.octets is None:
-            return replace(self, with_ascii_header=True)
+            return self._replace(with_ascii_header=True)
         octets = downgrades.downgraded(self.octets)
-        return replace(self, octets=octets, size=len(octets), checksum=None, international=False)
+        return self._replace(octets=octets, size=len(octets), checksum=None, international=False)
 
     @property
     def damaged(self) -> bool:
@@ -102,13 +104,18 @@ def _octets(column: str) -> str:
     return f"iif(typeof({column}) = 'text', 0, {column})"
 
 
+PLAIN = 0x504C41494E
+"""What the row of a body has that was found to have no line that begins with a dot: a number that damage makes of no
+other. Before, it was 1, which is one bit away from 0, so that these are looked through each time: 14 µs for 20 KiB."""
 _FIND = f"""
-    SELECT message.mailbox_id, CAST(message.unique_id AS BLOB), typeof(message.size) = 'integer',
-           {_octets("message.prefix")}, body.plain IS 1, {_octets("body.content")}, CAST(body.blob AS BLOB),
+    SELECT message.id, message.mailbox_id, CAST(message.unique_id AS BLOB), typeof(message.size) = 'integer',
+           {_octets("message.prefix")}, body.plain, {_octets("body.content")}, CAST(body.blob AS BLOB),
            iif(typeof(body.size) = 'integer', body.size, -1), {_octets("body.checksum")},
            EXISTS (SELECT 1 FROM downgrade WHERE body_id = body.id)
-    FROM message JOIN body ON body.id = message.body_id WHERE message.id = ?
+    FROM message JOIN body ON body.id = message.body_id
 """
+_FIND_ONE = f"{_FIND} WHERE message.id = ?"
+_FIND_SOME = f"{_FIND} WHERE message.mailbox_id = ? AND message.id BETWEEN ? AND ?"
 
 
 class DamagedError(OSError):
@@ -201,11 +208,32 @@ def find(reader: Reader, message: int, mailbox_id: int = 0, unique_id: str = "")
 
     Whoever has listed it names the mailbox and the unique-id too: a row that denies them is not that message's.
     """
-    row = reader.one(_FIND, message)
-    if row is None:
-        return None
-    owner, named, sized, prefix, plain, octets, blob, size, kept, international = row
-    if mailbox_id and (owner != mailbox_id or not _may_be(_shown(message, named), unique_id, f"damaged-{message}")):
+    row = reader.one(_FIND_ONE, message)
+    return None if row is None else _stored(row, mailbox_id, unique_id)
+
+
+def find_some(reader: Reader, maildrop: Maildrop, indexes: range) -> dict[int, Stored]:
+    """Return messages of a maildrop that follow each other, by index, but those whose rows are gone.
+
+    To read 16 of 2 KiB together takes 3.5 µs each, to read them one by one 11 µs.
+    """
+    messages, unique_ids = maildrop.messages, maildrop.listing.unique_ids
+    rows = reader.all(_FIND_SOME, maildrop.mailbox_id, messages[indexes[0]], messages[indexes[-1]])
+    by_message = {row[0]: row for row in rows}
+    return {
+        index: _stored(by_message[messages[index]], maildrop.mailbox_id, unique_ids[index])
+        for index in indexes
+        if messages[index] in by_message
+    }
+
+
+def _stored(row: Row, mailbox_id: int, unique_id: str) -> Stored:
+    message, owner, named, sized, prefix, plain, octets, blob, size, kept, international = row
+    if mailbox_id and named != unique_id.encode("ascii"):
+        assert isinstance(message, int)
+        if not _may_be(_shown(message, named), unique_id, f"damaged-{message}"):
+            return _NOT_ONE
+    if mailbox_id and owner != mailbox_id:
         return _NOT_ONE
     if (
         not sized
@@ -216,10 +244,12 @@ def find(reader: Reader, message: int, mailbox_id: int = 0, unique_id: str = "")
     ):
         return _NOT_ONE
     if octets is not None:
-        return Stored(prefix, bool(plain) and not _dotted(octets), octets, None, size, kept, bool(international))
+        is_plain = plain == PLAIN or (plain == 1 and not _dotted(octets))
+        return Stored(prefix, is_plain, octets, None, size, kept, bool(international))
     if not isinstance(blob, bytes) or not _BLOB.fullmatch(blob):
         return _NOT_ONE
-    return Stored(prefix, bool(plain), None, blob.decode("ascii"), size, kept, bool(international))
+    stored = Stored(prefix, plain in {1, PLAIN}, None, blob.decode("ascii"), size, kept, bool(international))
+    return stored._replace(surely_plain=True) if plain == PLAIN else stored
 
 
 def _may_be(one: str, other: str, damaged: str) -> bool:
@@ -239,8 +269,11 @@ class BlobReader:
     taken back. The first piece of a message `with_ascii_header` has all of the header, downgraded.
     """
 
-    def __init__(self, blobs: Blobs, stored: Stored) -> None:
-        """Open the blob of a message. Raises `OSError`, of which `DamagedError` says that the octets are wrong."""
+    def __init__(self, blobs: Blobs, stored: Stored, *, compared: bool = False) -> None:
+        """Open the blob of a message; `compared` says that this was done and its checksum found right.
+
+        Raises `OSError`, of which `DamagedError` says that the octets are wrong.
+        """
         assert stored.blob is not None
         self.plain = stored.plain
         """Whether no line begins with a dot."""
@@ -248,17 +281,38 @@ class BlobReader:
         self._descriptor = blobs.open(stored.blob)
         try:
             self._left = os.fstat(self._descriptor).st_size
-            self._compare(stored)
+            self._compare(stored, compared=compared)
             if stored.with_ascii_header:
                 self._first = downgrades.downgraded(downgrades.beginning(self._read))
         except BaseException:
             self.close()
             raise
 
-    def _compare(self, stored: Stored) -> None:
+    @property
+    def descriptor(self) -> int:
+        """The open file."""
+        return self._descriptor
+
+    @property
+    def passes(self) -> bool:
+        """Whether the file holds the very octets that the client is to get, and none of them was read."""
+        return self.plain and not self._first
+
+    @property
+    def size(self) -> int:
+        """The octets that are left to be read."""
+        return self._left
+
+    def tail(self) -> bytes:
+        """Return the last two octets of the file."""
+        return os.pread(self._descriptor, 2, max(0, self._left - 2))
+
+    def _compare(self, stored: Stored, *, compared: bool) -> None:
         if self._left != stored.size:
             raise DamagedError(f"the blob has {self._left} octets, not {stored.size}")
-        if stored.checksum is None and not stored.plain:
+        self._surely_plain = stored.surely_plain
+        known = compared or stored.checksum is None
+        if known and (self._surely_plain or not stored.plain):
             return
         found = self._checksum(stored.prefix)
         if stored.checksum is not None and found != stored.checksum:
@@ -269,7 +323,7 @@ class BlobReader:
         before = b"\n"
         while piece := os.read(self._descriptor, PIECE):
             whole.update(piece)
-            if self.plain:
+            if self.plain and not self._surely_plain:
                 self.plain = not (_dotted(piece) if before == b"\n" else _DOTTED.search(piece))
             before = piece[-1:]
         os.lseek(self._descriptor, 0, os.SEEK_SET)

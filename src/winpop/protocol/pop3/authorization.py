@@ -26,12 +26,13 @@ _NONCE = 36
 class Authorization:
     """What a client has said before its logon, and the AUTH that is going on."""
 
-    __slots__ = ("_exchange", "_exchanges", "_offer", "_output", "_refused", "_user", "_utf8")
+    __slots__ = ("_exchange", "_exchanges", "_number", "_offer", "_output", "_refused", "_user", "_utf8")
 
-    def __init__(self, output: Output, offer: Offer) -> None:
+    def __init__(self, output: Output, offer: Offer, number: int = 0) -> None:
         """Know nothing of the client."""
         self._output = output
         self._offer = offer
+        self._number = number
         self._user: str | None = None
         self._utf8 = False
         self._exchange: moves.Exchange | None = None
@@ -176,7 +177,8 @@ class Authorization:
         """Return what a run is given: a nonce that no other run has."""
         offer = self._offer
         self._exchanges += 1
-        nonce = hashlib.sha256(offer.seed + self._exchanges.to_bytes(4, "big")).hexdigest()[:_NONCE]
+        number = self._number.to_bytes(8, "big") if self._number else b""
+        nonce = hashlib.sha256(offer.seed + number + self._exchanges.to_bytes(4, "big")).hexdigest()[:_NONCE]
         plus = any(mechanism.endswith("-PLUS") for mechanism in offer.mechanisms)
         return moves.Surroundings(nonce, offer.hostname, offer.bindings, plus)
 

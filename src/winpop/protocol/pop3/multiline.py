@@ -29,9 +29,9 @@ class Stuffing:
         self._tail = (self._tail + data[-2:])[-2:]
         return stuffed
 
-    def finish(self) -> bytes:
-        """Return what ends the reply."""
-        return _TERMINATED if self._tail == b"\r\n" else b"\r\n" + _TERMINATED
+    def finish(self, tail: bytes | None = None) -> bytes:
+        """Return what ends the reply; `tail` are the last two octets where they were not fed."""
+        return _TERMINATED if (tail or self._tail) == b"\r\n" else b"\r\n" + _TERMINATED
 
 
 class Top:

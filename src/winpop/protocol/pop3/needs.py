@@ -7,6 +7,7 @@ reads no further command before it is answered.
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import NamedTuple
 
 from winpop.protocol.sasl import moves as sasl
 from winpop.terms.credentials import Credentials
@@ -34,7 +35,7 @@ class Offer:
     """Seconds between two logons to a mailbox (RFC 2449 §6.5)."""
     hostname: str = "localhost"
     seed: bytes = field(default=b"", repr=False)
-    """What nobody can guess and no other offer has: the nonces of this session are made from it."""
+    """What nobody can guess and no other offer has: the nonces of sessions are made from it and their numbers."""
     bindings: dict[str, bytes] = field(default_factory=dict, repr=False)
     """The channel bindings of the TLS connection, by name."""
 
@@ -59,7 +60,7 @@ class StartTls:
 class Fetch:
     """Read the message at `index` (message number less one) in pieces.
 
-    Answers: `Piece` after `Piece` until one is the last, or `Unreadable`. A session that has enough
+    Answers: `Piece` after `Piece` until one is the last (or `Passed`), or `Unreadable`. A session that has enough
     (TOP) simply stops having this need.
     """
 
@@ -120,14 +121,23 @@ class Unavailable:
     """It cannot be said or done now; the same request may succeed later."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """The next bytes of a message as it is stored: CRLF line ends, no dot-stuffing."""
 
     data: bytes
     last: bool
     plain: bool = False
     """No line of this message begins with a dot, so nothing has to be looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The rest of a message that is `plain` went out past the session; `tail` are its last two octets.
+
+    Only where the session `wants_all`, and after a first `Piece`.
+    """
+
+    tail: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +153,18 @@ class Updated:
 
 
 Answer = (
-    Opened | Refused | Locked | InUse | TooSoon | Secured | Unavailable | Piece | Unreadable | Updated | sasl.Answer
+    Opened
+    | Refused
+    | Locked
+    | InUse
+    | TooSoon
+    | Secured
+    | Unavailable
+    | Piece
+    | Passed
+    | Unreadable
+    | Updated
+    | sasl.Answer
 )
 
 

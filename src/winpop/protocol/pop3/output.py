@@ -49,6 +49,13 @@ class Output:
         self._octets.append(octets)
         self.size += len(octets)
 
+    def add_whole(self, octets: bytes) -> None:
+        """Say a message that needs nothing done to it."""
+        end = b".\r\n" if octets.endswith(b"\r\n") or not octets else b"\r\n.\r\n"
+        self._octets.append(octets)
+        self._octets.append(end)
+        self.size += len(octets) + len(end)
+
     def error(self, reply: bytes) -> None:
         """Reply to what is no proper command; a client that sends nothing else is let go."""
         self._errors += 1

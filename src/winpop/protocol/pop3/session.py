@@ -38,6 +38,7 @@ class Session:
         "_deleted_octets",
         "_lines",
         "_long",
+        "_number",
         "_output",
         "_stuffing",
         "_table",
@@ -47,13 +48,14 @@ class Session:
         "implementation",
         "limits",
         "listing",
+        "more",
         "offer",
         "said_quit",
         "state",
     )
 
-    def __init__(self, limits: Limits, offer: Offer, *, implementation: str = "winpop") -> None:
-        """Begin with the greeting."""
+    def __init__(self, limits: Limits, offer: Offer, *, implementation: str = "winpop", number: int = 0) -> None:
+        """Begin with the greeting; no two sessions with the same offer have the same number."""
         self.limits = limits
         self.offer = offer
         self.implementation = implementation
@@ -61,13 +63,16 @@ class Session:
         self.deleted: set[int] = set()
         self.commands = 0
         """How many commands came in: what resets the autologout timer (RFC 1939 §3)."""
+        self.more = True
+        """There may be more to be sent as soon as what was returned last is taken."""
         self.said_quit = False
         """The client itself ended the dialogue."""
         self._deleted_octets = 0
         self._lines = Lines(limits.line)
         self._enter(State.AUTHORIZATION)
         self._output = Output(limits)
-        self._authorization = Authorization(self._output, offer)
+        self._number = number
+        self._authorization = Authorization(self._output, offer, number)
         self._long: Iterator[bytes] | None = None
         self._stuffing: Stuffing | None = None
         self._top: Top | None = None
@@ -85,6 +90,11 @@ class Session:
         """Octets that came in and were not used yet; above some bound the connection should not be read."""
         return len(self._lines)
 
+    @property
+    def wants_all(self) -> bool:
+        """Tell whether the message that is being fetched goes out whole (RETR), not its beginning (TOP)."""
+        return self._top is None
+
     def receive(self, data: bytes) -> None:
         """Take bytes from the client."""
         if not self.closed:
@@ -99,8 +109,10 @@ class Session:
         need = self._output.need
         if need is None:
             return
-        if not isinstance(answer, Piece):
-            self._output.need = None
+        if type(answer) is Piece and type(need) is needs.Fetch:  # first: most answers are this one
+            self._piece(answer)
+            return
+        self._output.need = None
         match need, answer:
             case needs.Logon(), needs.Opened(listing):
                 self._opened(listing)
@@ -116,8 +128,9 @@ class Session:
                 self._authorization.supply(answer)
             case needs.StartTls(), needs.Secured(offer):
                 self._secured(offer)
-            case needs.Fetch(), Piece():
-                self._piece(answer)
+            case needs.Fetch(), needs.Passed(tail) if self._stuffing is not None and self._top is None:
+                self._output.add(self._stuffing.finish(tail))
+                self._stuffing = None
             case needs.Fetch(), Unreadable():
                 self._unreadable(answer)
             case needs.Update(), needs.Updated() | needs.Locked() | needs.Refused() | needs.Unavailable():
@@ -134,8 +147,6 @@ class Session:
                 if output.size:
                     break  # a listing is work enough for one call: other sessions wait meanwhile
                 continue
-            if not lines:
-                break
             if self._authorizing:
                 lines.limit = self._line_limit()
             line = lines.next()
@@ -149,7 +160,8 @@ class Session:
             else:
                 self._command(line)
         if output.closed:
-            self._lines.clear()  # what came in and was not used will never be
+            lines.clear()  # what came in and was not used will never be
+        self.more = output.size >= _ENOUGH or self._long is not None
         return output.take()
 
     def end(self, reason: Ending) -> None:
@@ -312,21 +324,26 @@ class Session:
     def _opened(self, listing: Listing) -> None:
         self.listing = listing
         self._enter(State.TRANSACTION)
-        self._authorization = Authorization(self._output, self.offer)
+        self._authorization = Authorization(self._output, self.offer, self._number)
         self._output.put(replies.TOTALS % self._totals())
 
     def _secured(self, offer: Offer) -> None:
         """Begin anew over TLS (RFC 2595 §4): nothing said in clear holds any longer."""
         self.offer = offer
-        self._authorization = Authorization(self._output, offer)
+        self._authorization = Authorization(self._output, offer, self._number)
         self._output.language = ENGLISH
         if len(self._lines):  # it came before the handshake
             self._output.close(replies.BEHIND_STLS)
 
     def _piece(self, piece: Piece) -> None:
+        output = self._output
         if self._stuffing is None:
+            output.put(replies.MESSAGE)
+            if piece.last and piece.plain and self._top is None:  # a whole message that needs nothing done to it
+                output.add_whole(piece.data)
+                output.need = None
+                return
             self._stuffing = Stuffing()
-            self._output.put(replies.MESSAGE)
         data = piece.data if self._top is None else self._top.feed(piece.data)
         self._output.add(self._stuffing.feed(data, plain=piece.plain))
         if piece.last or (self._top is not None and self._top.done):
