@@ -6,12 +6,13 @@ BIN    := $(VENV)/bin
 POP3   ?= 127.0.0.1:1110
 SMTP   ?= 127.0.0.1:2525
 
-.PHONY: help run test durability lint docs clean
+.PHONY: help run test durability benchmark lint docs clean
 
 help:
 	@echo "make run    start a demonstration: a domain, two mailboxes, a message (POP3=$(POP3) SMTP=$(SMTP))"
 	@echo "make test   lint, types, floors and all tests"
 	@echo "make durability  try every fault, not a sample; some hours (KINDS='kill power' tries some)"
+	@echo "make benchmark  measure winpop beside Dovecot and Postfix, some half an hour (as root it installs them)"
 	@echo "make lint   the first three of them"
 	@echo "make docs   write again the documents that are made from the code"
 	@echo "make clean  remove $(VENV) and the demonstration"
@@ -24,6 +25,9 @@ test: lint
 
 durability: $(VENV)/installed-dev
 	$(BIN)/python tests/durability/run.py --write $(KINDS)
+
+benchmark: $(VENV)/installed
+	$(BIN)/python -m benchmark.run
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
