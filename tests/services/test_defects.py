@@ -46,7 +46,7 @@ def on_path(tmp_path: Path, first: str) -> str:
     [
         "pop3:Pop3Connection._fetch",
         "pop3:Pop3Connection._opened",
-        "pop3:Pop3Connection._piece_read",
+        "pop3:Pop3Connection._passed",
         "pop3:Pop3Connection._updated",
         "pop3:Pop3Connection._enter",
     ],

@@ -58,7 +58,15 @@ def test_one_message_to_many_is_stored_once_and_listed_by_each_under_its_own_uni
     assert [each.listing.sizes for each in drops] == [(6,)] * 3  # the prefix counts
     assert len({each.listing.unique_ids for each in drops}) == 3
     assert [maildrops.find(database, each.messages[0]) for each in drops] == [
-        Stored(b"P", True, content.octets, content.blob, content.size, content.checksum(b"P"))
+        Stored(
+            b"P",
+            True,
+            content.octets,
+            content.blob,
+            content.size,
+            content.checksum(b"P"),
+            surely_plain=content.blob is not None,
+        )
     ] * 3
     assert bodies(database) == 1
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 _AHEAD, _MOST_AHEAD = 64 * 1024, 32
 """Octets, and messages, that are read together with the one that a client asks for."""
+_IMPLEMENTATION = f"winpop-{__version__}"
+_NOTHING: dict[int, Stored] = {}
+"""Read ahead: one for all, never changed."""
 _PATIENCE, _LOOK = 0.5, 0.05
 """Seconds for which a maildrop that is in use is looked at again, and between two looks: a client whose connection has
 broken is often back before anybody else has noticed."""
@@ -82,7 +85,7 @@ class Pop3Connection(Connection):
         self.removed = 0
         self._stored: Stored
         self._index = -1
-        self._ahead: dict[int, Stored] = {}
+        self._ahead = _NOTHING
         """Messages that were read before the client has asked for them."""
         self._source: BlobReader | None = None
         self._source_read = False
@@ -97,31 +100,37 @@ class Pop3Connection(Connection):
         self._why = ""
         world = self.world
         world.sessions += 1
-        return pop3.Session(
-            world.pop3_limits, self._offer(), implementation=f"winpop-{__version__}", number=world.sessions
-        )
+        return pop3.Session(world.pop3_limits, self._offer(), implementation=_IMPLEMENTATION, number=world.sessions)
 
     def _offer(self) -> pop3.Offer:
-        """Say what this peer is offered: no password in clear but from trusted networks."""
+        """Say what this peer is offered: no password in clear but from trusted networks. In clear most get the same."""
         world, settings = self.world, self.world.settings
         secure = self.tls is not None
         bindings = tls.bindings(self.tls) if self.tls is not None else {}
         passwords = secure or (self.trusted and not settings.sparequired)
+        mechanisms = world.logons.mechanisms(passwords=passwords, bindings=bindings, certificates=self._names())
         apop = settings.apop and world.logons.has_secrets()
         if apop and not self._timestamp:  # once a connection: after STLS there is no other greeting
             self._timestamp = f"<{secrets.token_hex(12)}@{settings.hostname}>".encode("ascii")
-        return pop3.Offer(
-            logons=secure or self.trusted,
-            passwords=passwords,
-            stls=not secure and world.tls.context is not None,
-            mechanisms=world.logons.mechanisms(passwords=passwords, bindings=bindings, certificates=self._names()),
-            timestamp=self._timestamp if apop else None,
-            expire=settings.expire,
-            login_delay=settings.logindelay,
-            hostname=settings.hostname,
-            seed=world.seed,
-            bindings=bindings,
-        )
+        stls = not secure and world.tls.context is not None
+        key = None if secure or apop else (self.trusted, stls, mechanisms)
+        offer = world.offers.get(key)
+        if offer is None:
+            offer = pop3.Offer(
+                logons=secure or self.trusted,
+                passwords=passwords,
+                stls=stls,
+                mechanisms=mechanisms,
+                timestamp=self._timestamp if apop else None,
+                expire=settings.expire,
+                login_delay=settings.logindelay,
+                hostname=settings.hostname,
+                seed=world.seed,
+                bindings=bindings,
+            )
+            if key is not None:
+                world.offers[key] = offer
+        return offer
 
     def _names(self) -> list[str]:
         """Return the addresses in the certificate that the client has shown."""
@@ -475,9 +484,9 @@ class Pop3Connection(Connection):
         while end < min(len(sizes), index + _MOST_AHEAD) and left >= sizes[end]:
             left -= sizes[end]
             end += 1
-        self._ahead = {}
+        self._ahead = _NOTHING
         if end - index > 1:
-            with contextlib.suppress(Refusal):  # one of them may be damaged: it is read alone, and says so
+            with contextlib.suppress(Exception):  # whatever it is, the message whose trouble it is says so, read alone
                 self._ahead = maildrops.find_some(self.world.reader, maildrop, range(index, end))
 
     def _opened(self, source: BlobReader | BaseException) -> None:

@@ -32,7 +32,7 @@ from winpop.db.leases import Leases
 from winpop.db.sqlite import Sqlite
 from winpop.db.writer import Writer
 from winpop.directory import settings as settings_table
-from winpop.protocol.pop3 import Limits
+from winpop.protocol.pop3 import Limits, Offer
 from winpop.services.census import Census
 from winpop.services.tls import Tls
 from winpop.store.blobs import Blobs
@@ -129,6 +129,8 @@ class World:
         self.pop3_limits = Limits(
             settings.linelength, failures=settings.failuremax or sys.maxsize, errors=settings.errormax
         )
+        self.offers: dict[object, Offer] = {}
+        """What POP3 sessions were offered since then."""
         self._peers.clear()
         self.log.level = self.settings.logging
         self.tls.take(self.reader)

@@ -56,6 +56,10 @@ class Listing:
         return len(self.sizes)
 
 
+EMPTY = Listing()
+"""The listing of a maildrop without mail: one for all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """Who sends a message and for whom it is (RFC 5321 §2.3.1). An empty `sender` is the null reverse-path."""

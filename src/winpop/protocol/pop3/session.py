@@ -10,6 +10,7 @@ It is long because every command is a method here, but for those by which a clie
 """
 
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 
 from winpop.protocol.lines import Flaw, Lines, looks_like_http
 from winpop.protocol.pop3 import authorization, needs, replies
@@ -23,8 +24,9 @@ from winpop.protocol.pop3.output import Output
 from winpop.protocol.pop3.state import Limits, State
 from winpop.protocol.sasl import moves
 from winpop.terms.credentials import ScramKeys
-from winpop.terms.mail import Listing
+from winpop.terms.mail import EMPTY, Listing
 
+_NONE: frozenset[int] = frozenset()
 _ENOUGH = 64 * 1024
 """Octets of replies after which no further command is read until they are taken."""
 
@@ -59,8 +61,9 @@ class Session:
         self.limits = limits
         self.offer = offer
         self.implementation = implementation
-        self.listing = Listing()
-        self.deleted: set[int] = set()
+        self.listing = EMPTY
+        self.deleted: AbstractSet[int] = _NONE
+        """The indexes that are marked. A set of its own only once there is one: ten thousand sessions have none."""
         self.commands = 0
         """How many commands came in: what resets the autologout timer (RFC 1939 §3)."""
         self.more = True
@@ -292,6 +295,7 @@ class Session:
         """DELE msg (RFC 1939 §5): marks; QUIT removes."""
         index = self._index(argument)
         if index is not None:
+            self.deleted = self.deleted if isinstance(self.deleted, set) else set()
             self.deleted.add(index)
             self._deleted_octets += self.listing.sizes[index]
             self._output.put(replies.MARKED)
@@ -304,7 +308,7 @@ class Session:
     def rset_command(self, argument: bytes | None) -> None:
         """RSET (RFC 1939 §5): unmarks all."""
         if self._takes_nothing(argument):
-            self.deleted.clear()
+            self.deleted = _NONE
             self._deleted_octets = 0
             self._output.put(replies.TOTALS % self._totals())
 
