@@ -250,5 +250,6 @@ def test_totals_are_the_sums_of_what_is_listed(database: Sqlite) -> None:
     alice, example = mailboxes.find(database, ALICE), domains.find(database, ALICE.domain)
     assert maildrops.totals(database) == (4, 23)
     assert maildrops.totals_of_domain(database, example.id) == (3, 17)
-    assert maildrops.totals_by_mailbox(database, example.id)[alice.id] == (2, 11)
-    assert len(maildrops.totals_by_mailbox(database, example.id)) == 2
+    assert maildrops.totals_by_mailbox(database, [alice.id])[alice.id] == (2, 11)
+    everybody = [mailbox.id for mailbox in mailboxes.every(database)]
+    assert len(maildrops.totals_by_mailbox(database, everybody)) == 3

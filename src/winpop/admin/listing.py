@@ -70,10 +70,10 @@ def _show_mailboxes(look: Look, name: DomainName, after: bytes | None, limit: in
         if not mailboxes.has(look.reader, domain, after):
             after = after.lower()  # names are lower-case, but for one that damage has made
     page, last = mailboxes.page(look.reader, domain, after, limit or _PAGE)
-    entries = [_entry(look, mailbox) for mailbox in page]
+    entries = _entries(look, page)
     while last is not None and limit is None:
         page, last = mailboxes.page(look.reader, domain, last, _PAGE)
-        entries += [_entry(look, mailbox) for mailbox in page]
+        entries += _entries(look, page)
     state = "locked" if domain.locked else "unlocked"
     none = f"The domain {name} is {state} and has no mailboxes " + (
         f"after {_shown(after)}." if after is not None else "yet."
@@ -95,15 +95,19 @@ def _show_mailboxes(look: Look, name: DomainName, after: bytes | None, limit: in
     )
 
 
-def _entry(look: Look, mailbox: Mailbox) -> dict[str, str | int | bool]:
-    messages, octets = maildrops.totals(look.reader, "WHERE mailbox_id = ?", mailbox.id)
-    return {
-        "address": str(mailbox.address),
-        "locked": mailbox.locked is not None,
-        "status": _status(mailbox),
-        "messages": messages,
-        "octets": octets,
-    }
+def _entries(look: Look, page: list[Mailbox]) -> list[dict[str, str | int | bool]]:
+    mail = maildrops.totals_by_mailbox(look.reader, [mailbox.id for mailbox in page])
+    return [
+        {
+            "address": str(mailbox.address),
+            "locked": mailbox.locked is not None,
+            "status": _status(mailbox),
+            "messages": messages,
+            "octets": octets,
+        }
+        for mailbox in page
+        for messages, octets in (mail.get(mailbox.id, (0, 0)),)
+    ]
 
 
 def _status(mailbox: Mailbox) -> str:

@@ -393,18 +393,16 @@ def totals_of_domain(reader: Reader, domain_id: int) -> tuple[int, int]:
     return totals(reader, "JOIN mailbox ON mailbox.id = message.mailbox_id WHERE mailbox.domain_id = ?", domain_id)
 
 
-def totals_by_mailbox(reader: Reader, domain_id: int) -> dict[int, tuple[int, int]]:
-    """Return messages and octets by mailbox identifier, for the mailboxes of a domain that have mail."""
-    rows = reader.all(
-        f"SELECT mailbox.id, count(*), sum({_SIZE}) FROM mailbox "
-        "JOIN message ON message.mailbox_id = mailbox.id WHERE mailbox.domain_id = ? GROUP BY mailbox.id",
-        domain_id,
-    )
-    return {
-        mailbox: (messages, octets)
-        for mailbox, messages, octets in rows
-        if isinstance(mailbox, int) and isinstance(messages, int) and isinstance(octets, int)
-    }
+def totals_by_mailbox(reader: Reader, mailbox_ids: Iterable[int]) -> dict[int, tuple[int, int]]:
+    """Return messages and octets by mailbox identifier, for those of these mailboxes that have mail."""
+    found = {}
+    for some in _by(500, mailbox_ids):
+        marks = ", ".join("?" * len(some))
+        grouped = f"FROM message WHERE mailbox_id IN ({marks}) GROUP BY mailbox_id"
+        for mailbox, messages, octets in reader.all(f"SELECT mailbox_id, count(*), sum({_SIZE}) {grouped}", *some):
+            if isinstance(mailbox, int) and isinstance(messages, int) and isinstance(octets, int):
+                found[mailbox] = messages, octets
+    return found
 
 
 def _remove_all(transaction: Transaction, sql: str, owner: int) -> list[str]:
