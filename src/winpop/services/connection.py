@@ -111,6 +111,7 @@ class Connection(asyncio.Protocol, ABC):
         "_descriptor",
         "_early",
         "_exempt",
+        "_goes_on",
         "_half_closed",
         "_handshake_until",
         "_header",
@@ -156,6 +157,8 @@ class Connection(asyncio.Protocol, ABC):
         self._progress = self.began
         self._closing = False
         self._half_closed = False
+        self._goes_on = False
+        """It has more to do, when the others had their turn."""
         self._header: proxy.Header | None = None
         """The header of the PROXY protocol, while it is not all there."""
         self._layer: Layer | None = None
@@ -494,13 +497,16 @@ class Connection(asyncio.Protocol, ABC):
             self.last_used = self.world.loop.time()
         if session.said_quit:
             self.reason = "quit"
-        if (session.closed or self._half_closed) and self._writable and not self._answering:
+        if (session.closed or self._half_closed) and self._writable and not (self._answering or self._goes_on):
             self._finish()
         elif self._answering or session.more or not self._reading:
             self._throttle()  # else all is used but the beginning of a line
 
     def _exchange(self, session: Session) -> None:
-        """Give out replies and answer needs. Replies that are followed at once by others go out together with them."""
+        """Give out replies and answer needs. Replies that are followed at once by others go out together with them.
+
+        After so much as is made at once the others have their turn, and then it goes on.
+        """
         held: list[bytes] = []
         octets = 0
         while self._writable and not self._answering and not self.lost:
@@ -512,15 +518,28 @@ class Connection(asyncio.Protocol, ABC):
             if held and (need is None or octets >= _MOST_HELD or not self.at_once(need)):
                 self._say(b"".join(held) if len(held) > 1 else held[0])
                 held.clear()
-                octets = 0
-                if need is None and not session.more:
+                if session.more or octets >= _MOST_HELD:
+                    self._go_on_soon()
                     return
+                if need is None:
+                    return
+                octets = 0
             elif need is not None:
                 self.answer(need)
             elif not data:
                 return
         if held and not self.lost:
             self._say(b"".join(held))
+
+    def _go_on_soon(self) -> None:
+        if not self._goes_on:
+            self._goes_on = True
+            self.world.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        if not (self.lost or self._closing or self._answering):
+            self.pump()
 
     def at_once(self, need: Any) -> bool:  # noqa: ANN401 - each protocol has its own needs
         """Tell whether this need is most often answered before `answer` returns."""

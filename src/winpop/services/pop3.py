@@ -74,6 +74,7 @@ class Pop3Connection(Connection):
 
     def __init__(self, world: World, connections: Connections) -> None:
         super().__init__(world, connections)
+        self._passing: Passing | None = None
         self._timestamp = b""
         """What the greeting has for APOP."""
 
@@ -89,7 +90,6 @@ class Pop3Connection(Connection):
         """Messages that were read before the client has asked for them."""
         self._source: BlobReader | None = None
         self._source_read = False
-        self._passing: Passing | None = None
         self._on_its_way = 0
         self._tail = b""
         self._plain = False
@@ -424,6 +424,9 @@ class Pop3Connection(Connection):
 
     def _passed(self, error: OSError | None) -> None:
         self._passing = None
+        if isinstance(error, ConnectionError):
+            self.leave("connection broken")
+            return
         if error is not None:
             self._unreadable(error)
             return

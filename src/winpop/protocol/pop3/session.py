@@ -26,6 +26,8 @@ from winpop.protocol.sasl import moves
 from winpop.terms.credentials import ScramKeys
 from winpop.terms.mail import EMPTY, Listing
 
+_MOST_COMMANDS = 500
+"""Commands that are read at once."""
 _NONE: frozenset[int] = frozenset()
 _ENOUGH = 64 * 1024
 """Octets of replies after which no further command is read until they are taken."""
@@ -144,7 +146,8 @@ class Session:
     def to_send(self) -> bytes:
         """Return the next bytes for the client, some 64 KiB at the most; none when the session waits."""
         output, lines = self._output, self._lines
-        while output.size < _ENOUGH and output.need is None and not output.closed:
+        until = self.commands + _MOST_COMMANDS
+        while self.commands < until and output.size < _ENOUGH and output.need is None and not output.closed:
             if self._long is not None:
                 output.add(next(self._long))
                 if output.size:
@@ -164,7 +167,7 @@ class Session:
                 self._command(line)
         if output.closed:
             lines.clear()  # what came in and was not used will never be
-        self.more = output.size >= _ENOUGH or self._long is not None
+        self.more = output.size >= _ENOUGH or self._long is not None or self.commands >= until
         return output.take()
 
     def end(self, reason: Ending) -> None:
