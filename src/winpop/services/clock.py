@@ -48,18 +48,19 @@ class Clock:
         return int(self._loop.time() / TICK)
 
     def _wait(self) -> None:
-        self._timer = self._loop.call_later(TICK, self._look)
+        self._timer = self._loop.call_at((self._tick() + 1) * TICK, self._look)
 
     def _look(self) -> None:
         """Look at all whose tick has come; with nobody left no timer runs."""
         self._wait()
         now, tick = self._loop.time(), self._tick()
         for at in sorted(at for at in self._at if at <= tick):
-            for watched in list(self._at[at]):
-                self.forget(watched)
+            waiting = self._at[at]
+            while waiting:  # one that is looked at may have others forgotten
+                watched = waiting.pop()
+                watched.due = 0
                 watched.look_at_clock(now)
-            if not self._at[at]:
-                del self._at[at]
+            del self._at[at]
         if not self._at and self._timer is not None:
             self._timer.cancel()
             self._timer = None

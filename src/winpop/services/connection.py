@@ -11,6 +11,7 @@ One file although it is long: all of it is the life of one connection, and every
 """
 
 import asyncio
+import math
 import os
 import ssl
 from abc import ABC, abstractmethod
@@ -199,6 +200,10 @@ class Connection(asyncio.Protocol, ABC):
     def deadline(self) -> tuple[float, Any]:
         """Return when a silent client's time is up (in the loop's time), and the ending it then gets."""
 
+    def at_the_latest(self) -> float:
+        """Return when a client's time is up also while it takes what it is sent, in the loop's time."""
+        return math.inf
+
     def passing(self) -> int:
         """Return the octets that are on their way past the transport."""
         return 0
@@ -373,7 +378,8 @@ class Connection(asyncio.Protocol, ABC):
                 data = self._unsealed(data)
             self.session.receive(data)
             if self._layer is not None and self._layer.ended:
-                self.eof_received()
+                if not self._half_closed:
+                    self.eof_received()
             elif self._answering or self in self.connections.waiting:
                 self._throttle()
             elif data:
@@ -644,7 +650,8 @@ class Connection(asyncio.Protocol, ABC):
         if unsent and (self._closing or passing or not self._writable):
             if progress:
                 self._progress = now
-            return self._progress + self.world.settings.stalltime, None
+            due = self._progress + self.world.settings.stalltime
+            return (due if self._closing else min(due, self.at_the_latest())), None
         if self._closing:
             return self._progress + _LINGER, None
         if self._handshake_until and self not in self.connections.waiting:

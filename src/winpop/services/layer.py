@@ -48,6 +48,8 @@ class Layer:
 
     def open(self, records: bytes) -> bytes:
         """Return the octets in these records and those before that were not whole. Raises `ssl.SSLError`."""
+        if self.ended:
+            return b""  # what comes behind the end is nothing (RFC 8446 §6.1), and is not kept
         self._incoming.write(records)
         pieces = []
         try:

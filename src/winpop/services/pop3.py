@@ -7,6 +7,7 @@ that is set meanwhile always finds it.
 
 import asyncio
 import contextlib
+import math
 import secrets
 import sqlite3
 from collections.abc import Coroutine
@@ -180,7 +181,9 @@ class Pop3Connection(Connection):
     def end_session(self, reason: Ending) -> None:
         """End the session."""
         self.session.end(reason)
-        self._stop_passing()
+        if self._passing is not None:
+            self._stop_passing()
+            self.abort()  # nothing can be said within a message, and what the system holds of it is not to come either
         self._close_source()
 
     def busy(self) -> bool:
@@ -193,6 +196,11 @@ class Pop3Connection(Connection):
         if self.session.state is State.AUTHORIZATION:
             return self.began + settings.logontime, Ending.SLOW_LOGON
         return self.last_used + settings.autologout, Ending.IDLE
+
+    def at_the_latest(self) -> float:
+        """Return when the logon has to be over, whatever is sent or taken meanwhile."""
+        settings = self.world.settings
+        return self.began + settings.logontime if self.session.state is State.AUTHORIZATION else math.inf
 
     def release(self) -> None:
         """Give back the maildrop lock and the open file."""
@@ -310,15 +318,16 @@ class Pop3Connection(Connection):
                 if not self.world.leases.take(leases.mailbox_number(mailbox.id)):
                     return pop3.InUse()
                 delay = self.world.settings.logindelay
-                if delay:
-                    if self.world.logindelay.left(mailbox.id, delay) > 0:
-                        self.world.leases.free(leases.mailbox_number(mailbox.id))
-                        return pop3.TooSoon()
-                    self.world.logindelay.logged_on(mailbox.id)
                 self.user = str(mailbox.address)
                 self.maildrop = Maildrop(mailbox.id, (), self.session.listing)
                 self.connections.logged_on[mailbox.id] = self
-                return self._list(mailbox.id)
+                if delay and self.world.logindelay.left(mailbox.id, delay) > 0:
+                    self._leave_maildrop()
+                    return pop3.TooSoon()
+                answer = self._list(mailbox.id)
+                if delay and isinstance(answer, pop3.Opened):
+                    self.world.logindelay.logged_on(mailbox.id)
+                return answer
 
     def _list(self, mailbox_id: int) -> pop3.Answer:
         try:
@@ -344,7 +353,9 @@ class Pop3Connection(Connection):
         if self._source is not None:
             self.later()
             if self._may_pass(self._source):
-                self.world.loop.call_soon(self._pass)  # what was said before goes out first
+                self.world.loop.call_soon(
+                    self.guarded(lambda _: self._pass()), None
+                )  # what was said before goes out first
             else:
                 self._read_piece()
             return
@@ -410,21 +421,26 @@ class Pop3Connection(Connection):
             world = self.world
             self._tail = source.tail()
             self._on_its_way = source.size
-            self._passing = Passing(
-                world.loop,
-                world.in_thread,
-                socket=descriptor,
-                file=source.descriptor,
-                size=source.size,
-                done=self.guarded(self._passed),
-            )
+            try:
+                self._passing = Passing(
+                    world.loop,
+                    world.in_thread,
+                    socket=descriptor,
+                    file=source.descriptor,
+                    size=source.size,
+                    done=self.guarded(self._passed),
+                )
+            except OSError:  # no descriptor is left; piece by piece takes none
+                self._read_piece()
+                return
             self._passing.go()
             if self._passing is not None:
+                self._progress, self._unsent = world.loop.time(), self._passing.untaken
                 self._watch()
 
     def _passed(self, error: OSError | None) -> None:
         self._passing = None
-        if isinstance(error, ConnectionError):
+        if isinstance(error, ConnectionError | TimeoutError):  # the client has gone: no fault of the message
             self.leave("connection broken")
             return
         if error is not None:
@@ -443,11 +459,12 @@ class Pop3Connection(Connection):
 
     def passing(self) -> int:
         """Return the octets of a file that are on their way."""
-        return self._passing.left if self._passing is not None else 0
+        return self._passing.untaken if self._passing is not None else 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop what is under way, and give everything back."""
-        self._stop_passing()
+        if not self.lost:  # else it was gone before it had a session
+            self._stop_passing()
         super().connection_lost(exc)
 
     def _give(self, stored: Stored) -> None:

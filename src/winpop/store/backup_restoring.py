@@ -213,6 +213,9 @@ class Restorer:
                     prefix,
                     now,
                 )
+        # A message that comes back where it stood is behind none: listings that were kept hold no longer.
+        back = {missing.mailbox.id for missing in self._batch if missing.identifier is not None} - vanished
+        transaction.many("UPDATE mailbox SET removals = removals + 1 WHERE id = ?", [(each,) for each in back])
         blobs = [body.content.blob for number, body in self._bodies.items() if number not in places]
         unused = [name for name in blobs if name is not None]
         transaction.many("INSERT INTO discarded_blob (name) VALUES (?)", [(name,) for name in unused])

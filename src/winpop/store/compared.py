@@ -39,4 +39,4 @@ class Compared:
         now = self._clock()
         long_ago = now >= self._turn + self.seconds / 2
         self._before, self._now = set() if long_ago else self._now, set()
-        self._turn = now + self.seconds / 2
+        self._turn = (now if long_ago else min(now, self._turn)) + self.seconds / 2

@@ -285,7 +285,7 @@ class BlobReader:
         self._first = b""
         self._descriptor = blobs.open(stored.blob)
         try:
-            self._left = os.fstat(self._descriptor).st_size
+            self._left = self._whole = os.fstat(self._descriptor).st_size
             self._compare(stored, compared=compared)
             if stored.with_ascii_header:
                 self._first = downgrades.downgraded(downgrades.beginning(self._read))
@@ -301,7 +301,7 @@ class BlobReader:
     @property
     def passes(self) -> bool:
         """Whether the file holds the very octets that the client is to get, and none of them was read."""
-        return self.plain and not self._first
+        return self.plain and not self._first and self._left == self._whole
 
     @property
     def size(self) -> int:

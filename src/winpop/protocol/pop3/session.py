@@ -147,10 +147,12 @@ class Session:
         """Return the next bytes for the client, some 64 KiB at the most; none when the session waits."""
         output, lines = self._output, self._lines
         until = self.commands + _MOST_COMMANDS
+        listed = False
         while self.commands < until and output.size < _ENOUGH and output.need is None and not output.closed:
             if self._long is not None:
                 output.add(next(self._long))
                 if output.size:
+                    listed = True
                     break  # a listing is work enough for one call: other sessions wait meanwhile
                 continue
             if self._authorizing:
@@ -167,7 +169,7 @@ class Session:
                 self._command(line)
         if output.closed:
             lines.clear()  # what came in and was not used will never be
-        self.more = output.size >= _ENOUGH or self._long is not None or self.commands >= until
+        self.more = listed or output.size >= _ENOUGH or self.commands >= until
         return output.take()
 
     def end(self, reason: Ending) -> None:
