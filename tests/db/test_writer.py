@@ -1,16 +1,22 @@
 """Group commit: one batch, one commit, and nobody pays for another's failure."""
 
 import contextlib
+import errno
 import threading
+import time
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from winpop.db import turns
 from winpop.db.contract import Transaction
 from winpop.db.home import Home
+from winpop.db.leases import Leases
 from winpop.db.sqlite import Sqlite
+from winpop.db.turns import NEXT, WRITING, Turns
 from winpop.db.writer import Writer
 from winpop.terms.refusals import Refusal, out_of_reach
 
@@ -41,22 +47,20 @@ def break_the_commit(transaction: Transaction) -> None:
 
 
 class Counting(Sqlite):
-    """Counts the transactions that were begun."""
+    """Counts the commits."""
 
-    begun = 0
+    commits = 0
 
-    @contextlib.contextmanager
-    def write(self) -> Iterator[Transaction]:
-        Counting.begun += 1
-        with super().write() as transaction:
-            yield transaction
+    def _commit(self) -> None:
+        super()._commit()
+        Counting.commits += 1
 
 
-def together(home: Home, *jobs: Work) -> list[Any]:
-    """Give the jobs to a writer as one batch; return their outcomes in the order in which they were told."""
-    told: list[Any] = []
+@contextlib.contextmanager
+def held(home: Home, *options: Any) -> Iterator[Writer]:  # noqa: ANN401 - whatever a writer takes
+    """Give a writer whose jobs wait, for all that is submitted meanwhile to be one batch; then let it finish."""
     begun, go = threading.Event(), threading.Event()
-    writer = Writer(lambda: Counting(home), lambda run: run())
+    writer = Writer(lambda: Counting(home), lambda run: run(), *options)
 
     def hold(_: Transaction) -> None:
         begun.set()
@@ -64,11 +68,18 @@ def together(home: Home, *jobs: Work) -> list[Any]:
 
     writer.submit(hold, lambda _: None)
     assert begun.wait(10)
-    Counting.begun = 0
-    for number, work in enumerate(jobs):
-        writer.submit(work, lambda outcome, number=number: told.append((number, outcome)))  # type: ignore[misc]
+    yield writer
+    Counting.commits = -1  # that of the one that held it
     go.set()
     writer.close()
+
+
+def together(home: Home, *jobs: Work) -> list[Any]:
+    """Give the jobs to a writer as one batch; return their outcomes in the order in which they were told."""
+    told: list[Any] = []
+    with held(home) as writer:
+        for number, work in enumerate(jobs):
+            writer.submit(work, lambda outcome, number=number: told.append((number, outcome)))  # type: ignore[misc]
     assert [number for number, _ in told] == list(range(len(jobs)))
     return [outcome for _, outcome in told]
 
@@ -83,7 +94,7 @@ def names(home: Home) -> list[str]:
 def test_jobs_that_wait_together_share_one_commit_and_are_told_in_order(home: Home) -> None:
     wanted = [f"{number}.example" for number in range(100)]
     assert together(home, *map(add, wanted)) == wanted
-    assert Counting.begun == 1
+    assert Counting.commits == 1
     assert names(home) == wanted
 
 
@@ -92,7 +103,7 @@ def test_a_job_that_fails_is_undone_alone(home: Home, error: Exception) -> None:
     jobs = (add("a.example"), add_then_raise("b.example", error), add("c.example"))
     assert together(home, *jobs) == ["a.example", error, "c.example"]
     assert names(home) == ["a.example", "c.example"]
-    assert Counting.begun == 1
+    assert Counting.commits == 1
 
 
 def test_a_job_in_which_the_engine_fails_is_not_paid_for_by_the_others(home: Home) -> None:
@@ -183,3 +194,143 @@ def test_what_was_submitted_is_done_even_when_nobody_can_be_told_any_more(home: 
         writer.submit(add(name), lambda _: None)
     writer.close()
     assert names(home) == ["a.example", "b.example"]
+
+
+# --- jobs of one kind ---
+
+
+def add_all(transaction: Transaction, wanted: list[str]) -> list[str]:
+    transaction.many("INSERT INTO domain (name) VALUES (?)", [(name,) for name in wanted])
+    return wanted
+
+
+def test_jobs_of_one_kind_that_follow_each_other_are_done_by_one_call(home: Home) -> None:
+    asked: list[list[str]] = []
+    told: list[Any] = []
+
+    def kept(transaction: Transaction, wanted: list[str]) -> list[str]:
+        asked.append(wanted)
+        return add_all(transaction, wanted)
+
+    with held(home) as writer:
+        for name in ("a.example", "b.example"):
+            writer.submit_with(kept, name, told.append)
+        writer.submit(add("c.example"), told.append)
+        writer.submit_with(kept, "d.example", told.append)
+    assert asked == [["a.example", "b.example"], ["d.example"]]
+    assert told == names(home) == ["a.example", "b.example", "c.example", "d.example"]
+    assert Counting.commits == 1
+
+
+def test_where_one_call_for_many_fails_each_is_done_alone(home: Home) -> None:
+    told: list[Any] = []
+    with held(home) as writer:
+        for name in ("a.example", "b.example", "a.example", "c.example"):
+            writer.submit_with(add_all, name, told.append)
+    assert [outcome for outcome in told if isinstance(outcome, str)] == ["a.example", "b.example", "c.example"]
+    assert isinstance(told[2], Exception)
+    assert names(home) == ["a.example", "b.example", "c.example"]
+    assert Counting.commits == 1
+
+
+def test_a_call_that_does_not_answer_for_each_keeps_nothing(home: Home) -> None:
+    told: list[Any] = []
+    with held(home) as writer:
+        for name in ("a.example", "b.example"):
+            writer.submit_with(lambda transaction, wanted: add_all(transaction, wanted)[:0], name, told.append)
+    assert [type(outcome) for outcome in told] == [ValueError, ValueError]
+    assert names(home) == []
+
+
+# --- what is gathered, and whose turn it is ---
+
+
+def test_what_is_submitted_before_soon_is_handed_over_at_once(home: Home) -> None:
+    soon: list[Callable[[], None]] = []
+    told: list[Any] = []
+    writer = Writer(lambda: Counting(home), lambda run: run(), soon.append)
+    Counting.commits = 0
+    for name in ("a.example", "b.example"):
+        writer.submit(add(name), told.append)
+    [hand_over] = soon
+    assert told == []
+    hand_over()
+    writer.submit(add("c.example"), told.append)
+    assert len(soon) == 2
+    writer.close()  # does what was gathered, too
+    assert told == names(home) == ["a.example", "b.example", "c.example"]
+    assert Counting.commits <= 2
+
+
+def test_a_writer_waits_for_its_turn_and_takes_along_what_comes_meanwhile(home: Home) -> None:
+    told: list[Any] = []
+    other = Leases(home.leases)
+    assert other.take(WRITING)
+    Counting.commits = 0
+    writer = Writer(lambda: Counting(home), lambda run: run(), None, Turns(Leases(home.leases)))
+    writer.submit(add("a.example"), told.append)
+    until = time.monotonic() + 10
+    while other.take(NEXT):  # nobody is the next yet
+        other.free(NEXT)
+        assert time.monotonic() < until
+    writer.submit(add("b.example"), told.append)
+    assert told == []
+    other.free(WRITING)
+    writer.close()
+    assert told == names(home) == ["a.example", "b.example"]
+    assert Counting.commits == 1
+    assert other.take(WRITING)
+    assert other.take(NEXT)
+    other.close()
+
+
+def test_whoever_had_a_turn_does_not_pass_the_one_that_waits(home: Home) -> None:
+    other = Leases(home.leases)
+    came: list[str] = []
+
+    def have_a_turn() -> None:
+        if Turns(other)._wait_for(WRITING, time.monotonic() + 10):
+            came.append("the other")
+            other.free(NEXT)
+            other.free(WRITING)
+
+    with held(home, None, Turns(Leases(home.leases))) as writer:
+        assert not other.take(WRITING)
+        assert other.take(NEXT)
+        writer.submit(lambda _: came.append("again"), lambda _: None)
+        waiting = threading.Thread(target=have_a_turn)
+        waiting.start()
+    waiting.join(10)
+    assert came == ["the other", "again"]
+    other.close()
+
+
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_PATIENCE", 0.05)
+
+
+def no_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that jumps can do that to a process."""
+
+    def broken(_: float) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=time.monotonic, sleep=broken))
+
+
+@pytest.mark.parametrize("trouble", [no_patience, no_sleep])
+def test_a_turn_that_does_not_come_stops_nobody(
+    home: Home, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    trouble(monkeypatch)
+    told: list[Any] = []
+    other = Leases(home.leases)
+    assert other.take(WRITING)
+    writer = Writer(lambda: Sqlite(home), lambda run: run(), None, Turns(Leases(home.leases)))
+    for name in ("a.example", "b.example"):
+        writer.submit(add(name), told.append)
+    writer.close()
+    assert told == names(home) == ["a.example", "b.example"]
+    assert not other.take(WRITING)  # still the other's
+    assert other.take(NEXT)
+    other.close()

@@ -317,6 +317,7 @@ def test_a_recipient_that_cannot_be_looked_up_is_not_said_to_be_unknown(filled: 
 
 UNEXPECTED = """
 from winpop.directory import mailboxes
+from winpop.services import recipients
 from winpop.store import maildrops
 
 def broken(module, name, when):
@@ -327,9 +328,10 @@ def broken(module, name, when):
         return real(*given, **more)
     setattr(module, name, raising)
 
-broken(maildrops, "find", lambda _, message, *rest: message == 2)
-broken(maildrops, "open_maildrop", lambda _, mailbox: mailbox == 2)
+broken(maildrops, "_stored", lambda row, *_: row[0] == 2)
+broken(maildrops, "_listed", lambda _, mailbox: mailbox == 2)
 broken(mailboxes, "look_up", lambda _, address: address.mailbox == "carol")
+broken(recipients, "find_mailbox", lambda _, address: address.mailbox == "carol")
 """
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from admin.doing import do
 from conftest import fill
 from winpop.db.home import Home
 from winpop.db.sqlite import Sqlite
@@ -212,3 +213,21 @@ def test_the_longest_unused_makes_room(database: Sqlite, monkeypatch: pytest.Mon
     assert is_bounded(opened)
     nothing = Opened(0)
     assert nothing.open(database, boxes[0]) is not nothing.open(database, boxes[0])
+
+
+def test_a_message_that_was_brought_back_to_where_it_stood_is_opened(home: Home, database: Sqlite) -> None:
+    mailbox = mailboxes.find(database, Address.parse(NAMES[0])).id
+    opened = Opened(1000)
+    with database.write() as transaction:
+        for number in range(maildrops._LARGE + 2):
+            body = b"%d" % number
+            deliver(transaction, [Address.parse(NAMES[0])], Content(len(body), body, None), b"", plain=True)
+    before = opened.open(database, mailbox)
+    do(home, "backup", directory=str(home.path / "kept"))
+    with database.write() as transaction:
+        maildrops.expunge(transaction, mailbox, [before.messages[7]])
+    without = opened.open(database, mailbox)
+    assert len(without.messages) == len(before.messages) - 1
+    assert opened.open(database, mailbox) is without  # it is kept
+    do(home, "restore", directory=str(home.path / "kept"))
+    assert compare(database, opened, mailbox, utf8=True) == before

@@ -30,10 +30,12 @@ from winpop.db.contract import Transaction
 from winpop.db.home import Home
 from winpop.db.leases import Leases
 from winpop.db.sqlite import Sqlite
+from winpop.db.turns import Turns
 from winpop.db.writer import Writer
 from winpop.directory import settings as settings_table
 from winpop.protocol.pop3 import Limits, Offer
 from winpop.services.census import Census
+from winpop.services.recipients import Recipients
 from winpop.services.tls import Tls
 from winpop.store.blobs import Blobs
 from winpop.store.compared import Compared
@@ -96,7 +98,8 @@ class World:
         self.maildrops = Opened(self.settings.listingcache)
         self.compared = Compared(loop.time, self.settings.checkagain)
         self.census = census
-        self.writer = Writer(lambda: Sqlite(home), loop.call_soon_threadsafe)
+        turns = Turns(self.leases) if sys.platform != "win32" else None  # there one process serves
+        self.writer = Writer(lambda: Sqlite(home), loop.call_soon_threadsafe, loop.call_soon, turns)
         self.files = ThreadPoolExecutor(4, "files")
         self._hashing = ThreadPoolExecutor(os.cpu_count() or 1, "hashing")
         self._checks = 0
@@ -111,6 +114,7 @@ class World:
         self._local = LocalMethod(parts.accounts, lambda: self.settings.pamservice, waiting=self.settings.logonqueue)
         self._directory_settings: tuple[object, ...] = ()
         self._going: set[asyncio.Task[None]] = set()
+        self.recipients = Recipients(self)
         self.logons = Logons(self, {}, memory, self._sealing)
         self.take_changes()
 

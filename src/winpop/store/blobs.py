@@ -133,12 +133,9 @@ class Draft:
         self._pieces: list[bytes] = []
         self._descriptor = -1
         self._name = ""
-        self._hashed = hashlib.sha256()  # of what is in the file
+        self._hashed: hashlib._Hash | None = None
+        """Of what is in the file."""
         self.size = 0
-
-    def fits(self, data: bytes) -> bool:
-        """Tell whether appending `data` needs no file, and so no thread."""
-        return self._descriptor < 0 and self.size + len(data) <= SMALL
 
     @property
     def in_memory(self) -> bool:
@@ -148,26 +145,44 @@ class Draft:
     @property
     def is_simple(self) -> bool:
         """Tell whether there is no file, and nothing that has to be reckoned for clients without UTF8."""
-        return self.in_memory and header_of(b"".join(self._pieces)).isascii()
+        if not self.in_memory:
+            return False
+        octets = self._octets()
+        return octets.isascii() or header_of(octets).isascii()
+
+    def _octets(self) -> bytes:
+        """Return what is in memory, as one piece from now on."""
+        if len(self._pieces) != 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0]
+
+    def keep(self, data: bytes) -> bool:
+        """Append in memory, if it fits; tell whether it did."""
+        size = self.size + len(data)
+        if self._descriptor >= 0 or size > SMALL:
+            return False
+        self._pieces.append(data)
+        self.size = size
+        return True
 
     def write(self, data: bytes) -> None:
-        """Append. Raises `Refusal` (`disk-full`, `mailroot-unusable`)."""
-        if self.fits(data):
-            self._pieces.append(data)
-        else:
+        """Append, in a file where it does not fit. Raises `Refusal` (`disk-full`, `mailroot-unusable`)."""
+        if not self.keep(data):
             try:
                 if self._descriptor < 0:
                     self._name = secrets.token_hex(16)
                     self._descriptor = os.open(self._blobs.tmp / self._name, _CREATE, 0o600)
-                    self._write_out(b"".join(self._pieces))
+                    self._hashed = hashlib.sha256()
+                    self._write_out(self._octets())
                     self._pieces.clear()
                 self._write_out(data)
             except OSError as error:
                 self.discard()
                 raise unusable(self._blobs.root, error) from error
-        self.size += len(data)
+            self.size += len(data)
 
     def _write_out(self, data: bytes) -> None:
+        assert self._hashed is not None
         self._hashed.update(data)
         view = memoryview(data)
         while view:
@@ -176,7 +191,7 @@ class Draft:
     def finish(self) -> Content:
         """Put the body where it stays, durably if it is a file. Raises `Refusal` as `write` does."""
         if self._descriptor < 0:
-            return Content(self.size, b"".join(self._pieces), None)
+            return Content(self.size, self._octets(), None)
         try:
             os.fsync(self._descriptor)
             descriptor, self._descriptor = self._descriptor, -1

@@ -5,7 +5,9 @@ information). Invariant: a value that came from outside is quoted so that it can
 terminal; nobody passes a password here. Lines are written in batches when `defer` is set.
 """
 
+import functools
 import os
+import re
 import sys
 import threading
 import time
@@ -17,6 +19,8 @@ from winpop.terms.refusals import readable
 CRITICAL, WARNING, INFORMATION = 1, 2, 3
 _MOST_WAITING = 1_000_000
 _STANDARD_ERROR = 2
+_AS_IT_IS = re.compile(r"[!#-<>-\[\]-~]{1,200}")
+"""What needs no quotes and hides nothing: most values."""
 _NAMES = {CRITICAL: "critical", WARNING: "warning", INFORMATION: "info"}
 
 
@@ -101,11 +105,19 @@ class LogThread:
 
 
 def _stamp() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return _stamp_of(int(time.time()))
+
+
+@functools.lru_cache(1)
+def _stamp_of(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _quoted(value: object) -> str:
-    text = readable(str(value))
+    text = value if isinstance(value, str) else str(value)
+    if _AS_IT_IS.fullmatch(text):
+        return text
+    text = readable(text)
     if text and not any(c in ' "=\\' for c in text):
         return text
     return '"' + text.replace('"', "'") + '"'

@@ -55,9 +55,10 @@ class Body:
     def read(self, lines: Lines) -> Write | Abandon | None:
         """Use what came in and put back what follows the message; return what has to be done with it."""
         octets = b""
-        if self._decoder.outcome is None:
+        if self._decoder.outcome is None and len(lines):
             octets = self._decoder.feed(lines.take_all())
-            lines.append(self._decoder.rest)
+            if self._decoder.rest:
+                lines.append(self._decoder.rest)
         if self.flaw is None:
             return Write(octets) if octets else None
         placed, self._placed = self._placed, False

@@ -65,9 +65,9 @@ class Decoder:
         within, beyond = data[: self._budget], data[self._budget :]
         self._budget -= len(within)
         joined = self._carried + within
-        # rfind, as it is twice as quick as find where there is nothing to be found, which is the usual case.
-        dotted = joined.rfind(_DOTTED) >= 0
-        end = joined.find(_END) if dotted else -1
+        # rfind first, as it is twice as quick as find where there is nothing to be found: in all pieces but the last.
+        first = joined.find(_DOTTED) if joined.rfind(_DOTTED) >= 0 else -1
+        end = joined.find(_END, first) if first >= 0 else -1
         if end >= 0:
             text = joined[: end + 2]
         else:
@@ -82,7 +82,7 @@ class Decoder:
             self.rest = joined[end + len(_END) :] + beyond
         elif beyond:
             self.outcome = Outcome.ENDLESS
-        return self._decoded(text, dotted=dotted)
+        return self._decoded(text, dotted=0 <= first != end)
 
     def _decoded(self, text: bytes, *, dotted: bool) -> bytes:
         """Undo the dot-stuffing of whole lines and whole pieces of lines, and note what is in them."""

@@ -40,9 +40,12 @@ from winpop.terms.mail import Envelope
 _ENOUGH = 64 * 1024
 """Octets of replies after which nothing further is read until they are taken."""
 
+_MOST_COMMANDS = 500
+"""Commands that are read at once."""
 _CLIENT_NAME = re.compile(rb"[!-~]{1,255}")
 _HEADER_FIELD = re.compile(rb"[!-9;-~]+:")  # no command has a colon in its first word
 _TRANSFERS = (b"7BIT", b"8BITMIME")
+_TRANSACTION = (State.SENDER, State.RECIPIENTS, State.BODY)
 
 
 class Session:
@@ -62,6 +65,8 @@ class Session:
         """How many commands came in."""
         self.closed = False
         """No further reply will come; close the connection when everything is sent."""
+        self.more = True
+        """There may be more to be sent as soon as what was returned last is taken."""
         self.said_quit = False
         """The client itself ended the dialogue."""
         self._errors = 0
@@ -71,6 +76,8 @@ class Session:
         self._need: Need | None = None
         self._out: list[bytes] = []
         self._size = 0
+        self._stopped = False
+        """All that came in was looked at: without more, or an answer, nothing goes on."""
         self._ended = False
         self._transaction = Transaction()
         self._body: Body | None = None
@@ -86,7 +93,7 @@ class Session:
     @property
     def in_transaction(self) -> bool:
         """Tell whether a MAIL was accepted whose message is not finished."""
-        return self.state in (State.SENDER, State.RECIPIENTS, State.BODY)
+        return self.state in _TRANSACTION
 
     @property
     def receiving(self) -> bool:
@@ -97,6 +104,7 @@ class Session:
         """Take bytes from the client."""
         if not self.closed:
             self._lines.append(data)
+            self._stopped = False
 
     def needs(self) -> Need | None:
         """Tell what has to be supplied before the session can go on."""
@@ -108,6 +116,7 @@ class Session:
         if need is None:
             return
         self._need = None
+        self._stopped = False
         match need, answer:
             case Verify(), Accepted() | Unknown() | Foreign() | Unavailable():
                 self._verified(answer)
@@ -126,10 +135,16 @@ class Session:
 
     def to_send(self) -> bytes:
         """Return the next bytes for the client, some 64 KiB at the most; none when the session waits."""
-        while self._size < _ENOUGH and self._need is None and not self.closed:
-            if not self._step():
+        until = self.commands + _MOST_COMMANDS
+        while not self._stopped and self._need is None and not self.closed and self._size < _ENOUGH:
+            if self.commands >= until:
                 break
-        data = b"".join(self._out)
+            self._stopped = not self._step()
+        self.more = self._size >= _ENOUGH or self.commands >= until
+        if not self._out:
+            return b""
+        self._out.append(b"")  # so that the last has its line end too
+        data = b"\r\n".join(self._out)
         self._out.clear()
         self._size = 0
         return data
@@ -164,14 +179,15 @@ class Session:
         # RFC 5321 §4.1.1: white space before the line end is tolerated.
         word, _, argument = line.rstrip(b" \t").partition(b" ")
         word = word.upper()
+        command = COMMANDS[self.state].get(word) or self._hellos.get(word)
         self._idle += word not in _PROGRESS
         if self.commands == 1 and looks_like_http(line):
             self._close(replies.HTTP)
-        elif _HEADER_FIELD.match(line):
+        elif command is None and _HEADER_FIELD.match(line):  # the word of a command has no colon
             self._close(replies.HEADER)
         elif self._errors >= self.limits.errors or self._idle > self.limits.idle_commands:
             self._close(replies.TOO_MUCH_AMISS)
-        elif command := self._hellos.get(word) or COMMANDS[self.state].get(word):
+        elif command is not None:
             command(self, argument)
         elif word in _PROGRESS:
             self._error(_OUT_OF_SEQUENCE[self.state])
@@ -321,8 +337,9 @@ class Session:
         if body.outcome is None:
             return False
         if body.flaw is None:
-            recipients = tuple(dict.fromkeys(self._transaction.recipients))
-            self._need = Commit(Envelope(self._transaction.sender, recipients), body.plain)
+            recipients = self._transaction.recipients
+            each = tuple(dict.fromkeys(recipients) if len(recipients) > 1 else recipients)
+            self._need = Commit(Envelope(self._transaction.sender, each), body.plain)
         else:
             self._refuse_message(body.flaw)
             if body.outcome is not Outcome.DOT:
@@ -397,7 +414,7 @@ class Session:
         self._lines.clear()
 
     def _put(self, reply: bytes) -> None:
-        self._out.append(reply + b"\r\n")
+        self._out.append(reply)
         self._size += len(reply) + 2
 
 
