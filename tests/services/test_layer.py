@@ -197,6 +197,7 @@ def test_what_is_sealed_keeps_nothing_behind() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 def test_a_client_that_closes_its_half_is_answered(version: ssl.TLSVersion) -> None:
+    """RFC 8446 §6.1."""
     client, layer = pair(version)
     records = client.seal(b"STAT\r\n")
     assert layer.open(records + client.close()) == b"STAT\r\n"
