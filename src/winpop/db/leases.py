@@ -25,6 +25,7 @@ ROOM = 3
 """The number of whoever makes the reserve the log."""
 RESTORE = 2
 """The number of whoever restores a backup."""
+# 4 and 5 are those of `turns`.
 _FIRST_MAILBOX = 1024
 
 
