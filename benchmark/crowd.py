@@ -42,9 +42,13 @@ WORKERS = 2
 SESSIONS, OVER_TLS = 10_000, 2_000
 _SOURCES = 5
 """Addresses from which the sessions come, a load generator for each."""
-_LOADED = {"socketmax": "12000", "trusted": "127.0.0.0/8"}
-"""What an administrator of such a load would set: room for more than the sessions, and the networks of their own users,
-who bring their passwords in clear, hundreds of them from one address."""
+_LOGONS = 1500
+"""A second, which are all first ones, each with its hash, though the cheapest there may be."""
+_LOADED = {"socketmax": "12000", "logonqueue": "2000", "trusted": "127.0.0.0/8"}
+"""What an administrator of such a load would set: room for more than the sessions and many logons at one moment, and
+the networks of their own users, who bring their passwords in clear, hundreds of them from one address."""
+_AT_FIRST = {"socketmax": "10000", "logonqueue": "200", "trusted": "127.0.0.1/32,::1/128"}
+"""The same settings as they are in a new installation."""
 _GUESTS = 2000
 _HONEST, _FRESH, _WARM = 2, 120, 32
 """Honest clients who come all the time, and those who come once; of these the last ones only warm the service up."""
@@ -172,8 +176,7 @@ class _Place:
     @contextlib.contextmanager
     def serve(self, **settings: str) -> Iterator[Winpop]:
         """Run the service with these settings, and end it; what is not named is as it is at first."""
-        for name in _LOADED:
-            default = {"socketmax": "10000", "trusted": "127.0.0.1/32,::1/128"}[name]
+        for name, default in _AT_FIRST.items():
             subject.run(self.home, "set", name, settings.get(name, default))
         self._services += 1
         with contextlib.closing(Winpop(self.home, WORKERS, f"crowd-{self._services}")) as service:
@@ -405,7 +408,7 @@ def _held(place: _Place, service: Winpop, count: int, sources: int, *flags: str)
         started = []
         for number in range(sources):
             users = place.users("held", range(number * each, (number + 1) * each))
-            source = ("--source", f"127.0.0.{number + 2}", "--rate", "1000", "--hold", "120")
+            source = ("--source", f"127.0.0.{number + 2}", "--rate", str(_LOGONS // sources), "--hold", "120")
             traffic = Traffic(port, script, each, users, sessions=each, flags=(*flags, *source))
             process = generator.begin(traffic)
             stack.callback(process.kill)
@@ -483,7 +486,7 @@ def _each(place: _Place, kind: str, count: int, users: str = "guest%d@" + DOMAIN
     with place.serve() as service:
         _warm(service)
         with _Watch(service) as watch, Crowd(service.ports, {kind: count}, source="127.0.0.1", users=users) as crowd:
-            time.sleep(2 if place.share == 1 else 0.5)
+            time.sleep(1 if place.share == 1 else 0.5)
     print(f"crowd: {kind}: {crowd.became}", file=sys.stderr)
     return watch.each(count)
 

@@ -201,7 +201,7 @@ def test_a_client_that_its_proxy_does_not_know_is_nobody(home: Home) -> None:
 def test_half_a_handshake_counts_for_its_address(home: Home) -> None:
     """Threat T7: what has not finished its handshake is counted before it has."""
     settle(home, sessionsperaddress="3")
-    with Service(home.path) as service, contextlib.ExitStack() as held:
+    with Service(home.path, "--workers", "1") as service, contextlib.ExitStack() as held:
         for _ in range(3):
             held.enter_context(Wire(service.ports["pop3s"], STRANGER))
         with Wire(service.ports["pop3s"], STRANGER) as wire:

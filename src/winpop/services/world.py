@@ -85,9 +85,7 @@ class World:
         self._peers: dict[str, tuple[IPAddress, bool, bool]] = {}
         self._log_thread = LogThread()
         self.log = Log(write=self._log_thread.write)
-        self.reader = Sqlite(home)
-        with contextlib.suppress(Refusal), self.reader.write():
-            pass  # a file that could only be opened for reading shows now, and is opened anew
+        self.reader = _opened(home)
         self._overrides = overrides
         self.settings = settings_table.load(self.reader, overrides)
         self.generation = self.changes()
@@ -99,7 +97,7 @@ class World:
         self.compared = Compared(loop.time, self.settings.checkagain)
         self.census = census
         turns = Turns(self.leases) if sys.platform != "win32" else None  # there one process serves
-        self.writer = Writer(lambda: Sqlite(home), loop.call_soon_threadsafe, loop.call_soon, turns)
+        self.writer = Writer(lambda: _opened(home), loop.call_soon_threadsafe, loop.call_soon, turns)
         self.files = ThreadPoolExecutor(4, "files")
         self._hashing = ThreadPoolExecutor(os.cpu_count() or 1, "hashing")
         self._checks = 0
@@ -232,6 +230,14 @@ class World:
         self.log.defer = None
         self.log.flush()
         self._log_thread.close()
+
+
+def _opened(home: Home) -> Sqlite:
+    """Open the database; a file of it that could only be opened for reading shows now, and is opened anew."""
+    database = Sqlite(home)
+    with contextlib.suppress(Refusal), database.write():
+        pass
+    return database
 
 
 def mail_root_missing(blobs: Blobs) -> Refusal:

@@ -39,6 +39,11 @@ elif planted in ("early", "early-quit"):
             self._writer.submit(work, lambda _: None)
             then(self._outcome)
 
+        def submit_with(self, work: Any, argument: Any, then: Any) -> None:  # noqa: ANN401 - as above
+            """Submit one of many that are done together, and tell at once."""
+            self._writer.submit_with(work, argument, lambda _: None)
+            then(self._outcome)
+
     def with_early(self: Any, outcome: Any, do: Any) -> None:  # noqa: ANN401 - a connection, and what it does
         """Do it with such a writer."""
         world, writer = self.world, self.world.writer
