@@ -50,7 +50,7 @@ class Hands:
         self.settings = replace(settings.load(database), failuredelay=1, failuredelaymax=1, logoncache=86400)
         self.log = Log(0)
 
-    async def in_hashing_thread(self, work: Callable[[], bool]) -> bool:
+    async def in_hashing_thread(self, work: Callable[[], bool], _host: str = "") -> bool:
         await asyncio.sleep(0)
         return work()
 

@@ -56,7 +56,7 @@ class Hands:
         self.log = Log(0)
         self._meanwhile = meanwhile
 
-    async def in_hashing_thread(self, work: Callable[[], bool]) -> bool:
+    async def in_hashing_thread(self, work: Callable[[], bool], _host: str = "") -> bool:
         right = work()
         self._meanwhile()
         return right
@@ -95,10 +95,10 @@ def ask(database: Sqlite, name: str, password: bytes, meanwhile: Callable[[], ob
 def subject() -> Subject:
     """Return the method for the laws that all methods keep."""
 
-    async def at_once(work: Callable[[], bool]) -> bool:
+    async def at_once(work: Callable[[], bool], _host: str) -> bool:
         return work()
 
-    async def too_many(_work: Callable[[], bool]) -> bool:
+    async def too_many(_work: Callable[[], bool], _host: str) -> bool:
         raise TimeoutError
 
     one, other = (Account(hash_of(password), "alice@example.com", password) for password in (b"secret", b"another"))

@@ -104,8 +104,8 @@ class Hands(Protocol):
         """What is read in the event loop's own thread."""
         ...
 
-    async def in_hashing_thread(self, work: Callable[[], bool]) -> bool:
-        """Do slow work on passwords. Raises `TimeoutError` when too much waits."""
+    async def in_hashing_thread(self, work: Callable[[], bool], host: str = "") -> bool:
+        """Do slow work on passwords, for a client at `host` or some time. Raises `TimeoutError` when too much waits."""
         ...
 
     def submit(self, work: Callable[[Transaction], None]) -> None:

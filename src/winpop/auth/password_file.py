@@ -12,16 +12,16 @@ from winpop.terms.refusals import Refusal
 
 
 class PasswordFile:
-    """The method; `in_thread` runs the slow hashing, and raises `TimeoutError` when too much of it waits."""
+    """The method; `in_thread` runs the slow hashing for a host, and raises `TimeoutError` when too much of it waits."""
 
-    def __init__(self, in_thread: Callable[[Callable[[], bool]], Awaitable[bool]]) -> None:
+    def __init__(self, in_thread: Callable[[Callable[[], bool], str], Awaitable[bool]]) -> None:
         self._in_thread = in_thread
 
     async def check(self, account: str | None, name: str, password: bytes, host: str = "") -> Answer:
         """Tell whether this is the password that `account` is the hash of."""
-        del name, host
+        del name
         try:
-            right = await self._in_thread(lambda: passwords.verify(account, password))
+            right = await self._in_thread(lambda: passwords.verify(account, password), host)
         except TimeoutError:
             return CannotSay("Too many passwords wait to be verified.")
         except Refusal as refusal:

@@ -78,6 +78,11 @@ class Throttle:
             not exempt and self.networks.get(self.networks.digest(network)).until > now
         )
 
+    def suspects(self, address: IPAddress) -> bool:
+        """Tell whether somebody in this network has guessed a short while ago: then others' logons come first."""
+        owes = self.networks.get(self.networks.digest(_network(address))).until - self.clock()
+        return owes > _HALF / _CROWD / 2  # its tickets alone make it no more than `_LONGEST`
+
     def before(self, name: str, address: IPAddress, pace: Pace, *, exempt: bool = False) -> "Turn | None":
         """Reserve a turn for an attempt, before its password is looked at; None: too many wait, refuse for now.
 

@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     from winpop.terms.endpoints import IPAddress
 
 T = TypeVar("T")
-_MOST_UNUSED = 16 * 1024
+_MOST_UNUSED = 4 * 1024
 """Octets that came in and wait, above which the socket is not read."""
+_MOST_READ, _MOST_OF_A_BODY = 4 * 1024, 64 * 1024
+"""Octets that are read at once: of commands, and of a message's body. The loop itself would read 256 KiB: so much
+a client that sends commands and reads no reply would have us keep, and over TLS 100 KiB more."""
 _MOST_EARLY = 16 * 1024
-"""Octets of a handshake that come before there is room for the connection."""
+"""Octets of a handshake that come before there is room for the connection, and before it is answered."""
 _MOST_HELD = 64 * 1024
 """Octets of replies that go out together."""
 _DIRECT = os.name == "posix"
@@ -86,6 +89,9 @@ class Connections:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.clock = Clock(loop)
+        self.room = memoryview(bytearray(_MOST_OF_A_BODY))
+        """What is read lies here until it is given to its connection, at once."""
+        self.small_room = self.room[:_MOST_READ]
         self.every: set[Connection] = set()
         self.logged_on: dict[int, Connection] = {}
         """The connections with an open maildrop, by mailbox."""
@@ -93,7 +99,7 @@ class Connections:
         """The connections for which there was no room, the oldest first."""
 
 
-class Connection(asyncio.Protocol, ABC):
+class Connection(asyncio.BufferedProtocol, ABC):
     """The part that is the same for all protocols."""
 
     kind = ""
@@ -116,6 +122,7 @@ class Connection(asyncio.Protocol, ABC):
         "_half_closed",
         "_handshake_until",
         "_header",
+        "_hello",
         "_layer",
         "_progress",
         "_reading",
@@ -169,6 +176,8 @@ class Connection(asyncio.Protocol, ABC):
         """When it has to be; 0 while what comes belongs to no handshake."""
         self._early = b""
         """Of the handshake, what came before there was room for the connection."""
+        self._hello = 0
+        """Octets of the handshake so far."""
         self._transport: asyncio.Transport
         self._descriptor = -1
         self.due = 0
@@ -221,6 +230,7 @@ class Connection(asyncio.Protocol, ABC):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: greet, or tell that there is no room."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        self._transport.set_write_buffer_limits(0)  # no more is made while the system takes no more
         peername = transport.get_extra_info("peername")
         if not peername:  # it is gone already
             self._transport.abort()
@@ -317,6 +327,10 @@ class Connection(asyncio.Protocol, ABC):
                 return
             self._layer = Layer(context)
         layer = self._layer
+        self._hello += len(data)
+        if self._hello > _MOST_EARLY and not layer.answered:  # the library would keep 128 KiB of it
+            self.leave("no TLS: too long a ClientHello")
+            return
         failure = None
         try:
             over = layer.handshake(data)
@@ -366,6 +380,24 @@ class Connection(asyncio.Protocol, ABC):
         return data
 
     # --- bytes ---
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next bytes are to be read to."""
+        del sizehint
+        return self.connections.small_room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take the bytes that were read. Where there may be more of them, others have their turn first."""
+        self.data_received(bytes(self.connections.room[:nbytes]))
+        # The loop would read up to 32 times, and serve nobody else meanwhile.
+        if nbytes >= _MOST_READ and self._reading and not self.lost and not self._transport.is_closing():
+            self._reading = False
+            self._transport.pause_reading()
+            self.world.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.lost:
+            self._throttle()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
@@ -597,7 +629,7 @@ class Connection(asyncio.Protocol, ABC):
 
     def _throttle(self) -> None:
         """Read from the socket only while the session can use what comes."""
-        wanted = self.session.backlog < _MOST_UNUSED
+        wanted = self.session.backlog < (_MOST_UNUSED if self._writable else 1)
         if wanted != self._reading and not self._transport.is_closing():
             self._reading = wanted
             if wanted:

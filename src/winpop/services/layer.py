@@ -22,11 +22,13 @@ connection that has sent much is no larger than of one that has not."""
 class Layer:
     """The server's side of one connection."""
 
-    __slots__ = ("_incoming", "_outgoing", "ended", "object")
+    __slots__ = ("_incoming", "_outgoing", "answered", "ended", "object")
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self.answered = False
+        """Something was said in answer to the client's first message."""
         self.ended = False
         """The client has said that it will send no more."""
 
@@ -44,7 +46,9 @@ class Layer:
 
     def records(self) -> bytes:
         """Return what is to be sent to the client: of the handshake, or why it failed."""
-        return self._outgoing.read()
+        records = self._outgoing.read()
+        self.answered = self.answered or bool(records)
+        return records
 
     def open(self, records: bytes) -> bytes:
         """Return the octets in these records and those before that were not whole. Raises `ssl.SSLError`."""

@@ -89,6 +89,10 @@ class SmtpConnection(Connection):
             return silent, Ending.IDLE
         return min(silent, self._began + settings.datatime), Ending.SLOW
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next bytes are to be read to: more at once of a message's body."""
+        return self.connections.room if self.session.receiving else super().get_buffer(sizehint)
+
     def data_received(self, data: bytes) -> None:
         """Take bytes; those of a message's body are a sign of life as a command is."""
         if self.session.receiving:

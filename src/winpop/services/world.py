@@ -6,7 +6,6 @@ database, the files of the home, the leases and the census.
 
 import asyncio
 import contextlib
-import os
 import secrets
 import shutil
 import sys
@@ -35,6 +34,7 @@ from winpop.db.writer import Writer
 from winpop.directory import settings as settings_table
 from winpop.protocol.pop3 import Limits, Offer
 from winpop.services.census import Census
+from winpop.services.hashing import Hashing
 from winpop.services.recipients import Recipients
 from winpop.services.tls import Tls
 from winpop.store.blobs import Blobs
@@ -99,15 +99,15 @@ class World:
         turns = Turns(self.leases) if sys.platform != "win32" else None  # there one process serves
         self.writer = Writer(lambda: _opened(home), loop.call_soon_threadsafe, loop.call_soon, turns)
         self.files = ThreadPoolExecutor(4, "files")
-        self._hashing = ThreadPoolExecutor(os.cpu_count() or 1, "hashing")
-        self._checks = 0
+        self._hashing = Hashing(loop, lambda: self.settings.logonqueue)
         self._room = True
         self._look_for_room = 0.0
         self._sealing = Sealing(home)
         self.shared = Shared(parts.shared)
         self.logindelay = LoginDelay(self.shared)
         self.tls = Tls(self.log)
-        memory = Memory(Throttle(self.shared), Remembered(self.shared), self.logindelay)
+        self._throttle = Throttle(self.shared)
+        memory = Memory(self._throttle, Remembered(self.shared), self.logindelay)
         self._has_helper = parts.accounts is not None
         self._local = LocalMethod(parts.accounts, lambda: self.settings.pamservice, waiting=self.settings.logonqueue)
         self._directory_settings: tuple[object, ...] = ()
@@ -208,20 +208,18 @@ class World:
         """Make a small change some time, and be silent when it fails."""
         self.writer.submit(work, lambda _: None)
 
-    async def in_hashing_thread(self, verify: Callable[[], bool]) -> bool:
-        """Do slow work on a password in a thread. Raises `TimeoutError` when too much waits already."""
-        if self._checks >= self.settings.logonqueue:
-            raise TimeoutError
-        self._checks += 1
-        try:
-            return await self.loop.run_in_executor(self._hashing, verify)
-        finally:
-            self._checks -= 1
+    async def in_hashing_thread(self, work: Callable[[], bool], host: str = "") -> bool:
+        """Do slow work on a password in a thread, for a client at `host` that waits, or some time.
+
+        Raises `TimeoutError` when too much waits already.
+        """
+        last = not host or self._throttle.suspects(parse_peer(host))
+        return await self._hashing.run(work, host, last=last)
 
     def close(self) -> None:
         """Finish what was begun and give everything back."""
         self.files.shutdown()
-        self._hashing.shutdown(cancel_futures=True)  # nobody is there any more to be told
+        self._hashing.close()
         self.writer.close()
         self.reader.close()
         self.leases.close()

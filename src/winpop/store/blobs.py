@@ -20,6 +20,8 @@ from winpop.db.home import synchronise, synchronise_above
 from winpop.protocol.downgrade import header_of
 from winpop.terms.refusals import Refusal, out_of_reach, readable
 
+_MOST_PIECES = 64
+"""Pieces of a body in memory: each costs 40 octets besides, and a client may send few octets at a time."""
 SMALL = 128 * 1024
 """Octets up to which a body lies in its database row, and in memory while it comes in. Measured as row / blob at 64,
 128, 256 KiB and 1 MiB: deliver, 64 a commit, 0.3/1.3, 0.55/1.35, 1.1/1.5, 4.2/2.2 ms each; read 21/21, 36/23, 66/30,
@@ -162,6 +164,8 @@ class Draft:
         if self._descriptor >= 0 or size > SMALL:
             return False
         self._pieces.append(data)
+        if len(self._pieces) > _MOST_PIECES:
+            self._octets()
         self.size = size
         return True
 
@@ -173,7 +177,8 @@ class Draft:
                     self._name = secrets.token_hex(16)
                     self._descriptor = os.open(self._blobs.tmp / self._name, _CREATE, 0o600)
                     self._hashed = hashlib.sha256()
-                    self._write_out(self._octets())
+                    for piece in self._pieces:
+                        self._write_out(piece)
                     self._pieces.clear()
                 self._write_out(data)
             except OSError as error:

@@ -29,8 +29,10 @@ from winpop.terms.mail import EMPTY, Listing
 _MOST_COMMANDS = 500
 """Commands that are read at once."""
 _NONE: frozenset[int] = frozenset()
-_ENOUGH = 64 * 1024
-"""Octets of replies after which no further command is read until they are taken."""
+_MOST_BEFORE = 100
+"""Commands before a logon, which takes ten at the most."""
+_ENOUGH, _ENOUGH_BEFORE = 64 * 1024, 2 * 1024
+"""Octets of replies after which no further command is read until they are taken, and before the logon."""
 
 
 class Session:
@@ -147,8 +149,9 @@ class Session:
         """Return the next bytes for the client, some 64 KiB at the most; none when the session waits."""
         output, lines = self._output, self._lines
         until = self.commands + _MOST_COMMANDS
+        enough = _ENOUGH_BEFORE if self._authorizing else _ENOUGH
         listed = False
-        while self.commands < until and output.size < _ENOUGH and output.need is None and not output.closed:
+        while self.commands < until and output.size < enough and output.need is None and not output.closed:
             if self._long is not None:
                 output.add(next(self._long))
                 if output.size:
@@ -169,7 +172,7 @@ class Session:
                 self._command(line)
         if output.closed:
             lines.clear()  # what came in and was not used will never be
-        self.more = listed or output.size >= _ENOUGH or self.commands >= until
+        self.more = listed or output.size >= enough or self.commands >= until
         return output.take()
 
     def end(self, reason: Ending) -> None:
@@ -191,6 +194,9 @@ class Session:
         self.commands += 1
         if self.commands == 1 and looks_like_http(line):
             self._output.close(replies.HTTP)
+            return
+        if self._authorizing and self.commands > _MOST_BEFORE:
+            self._output.close(replies.TOO_MUCH_AMISS)
             return
         keyword, space, argument = line.partition(b" ")
         keyword = keyword.upper()
