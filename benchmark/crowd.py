@@ -7,6 +7,8 @@ buffers of sockets nor the files that it keeps in memory. What a connection take
 all were there, less what it had before them, by their number; each kind of connection meets a service that has just
 started and was warmed up, since memory that one kind has left behind is used by the next. Invariants: everything is
 bounded in time and number; whatever happens, no server, no client and no file is left.
+
+One file although it is long: each figure is a few lines, and all share one way to serve, to wait and to measure.
 """
 
 import contextlib

@@ -3,6 +3,9 @@
 Invariants: the maildrop lock is held from before the listing is made until the session is over, and given back
 before QUIT is answered; a session is known to the worker before its lock is looked at for the last time, so a lock
 that is set meanwhile always finds it.
+
+One file although it is long: logon, messages and update are three parts that share one maildrop and one life; the next
+thing that a session needs belongs elsewhere, as the file that goes past everything does (`passing`).
 """
 
 import asyncio
