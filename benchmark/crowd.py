@@ -51,7 +51,8 @@ _LOADED = {"socketmax": "12000", "logonqueue": "2000", "trusted": "127.0.0.0/8"}
 the networks of their own users, who bring their passwords in clear, hundreds of them from one address."""
 _AT_FIRST = {"socketmax": "10000", "logonqueue": "200", "trusted": "127.0.0.1/32,::1/128"}
 """The same settings as they are in a new installation."""
-_GUESTS = 2000
+_GUESTS = 2_100
+"""As many as the hostile clients together, who are counted over all kinds, and some."""
 _HONEST, _FRESH, _WARM = 2, 120, 32
 """Honest clients who come all the time, and those who come once; of these the last ones only warm the service up."""
 _MANY = 10_000
