@@ -108,7 +108,10 @@ class Service:
 
 
 def wait_until_gone(group: int) -> None:
-    """Wait until no process of a group runs: the locks of one that is still dying say that a database is in use."""
+    """Wait until no process of a group runs: the locks of one that is still dying say that a database is in use.
+
+    A process of which the first thread has ended is a zombie already, and its other threads hold what it had.
+    """
     until = time.monotonic() + 10
     while any(_is_running(status, group) for status in Path("/proc").glob("[0-9]*/stat")):
         assert time.monotonic() < until, "a process of the service does not end"
@@ -117,10 +120,15 @@ def wait_until_gone(group: int) -> None:
 
 def _is_running(status: Path, group: int) -> bool:
     try:
-        state, _, number = status.read_text().rpartition(")")[2].split()[:3]
+        words = status.read_text().rpartition(")")[2].split()
+        return int(words[2]) == group and is_alive(status.parent, words[0])
     except OSError:
         return False
-    return int(number) == group and state not in "ZX"
+
+
+def is_alive(process: Path, state: str) -> bool:
+    """Tell whether any thread of a process (its directory in /proc) runs; `state` is that of the first."""
+    return state not in "ZX" or len(list((process / "task").iterdir())) > 1
 
 
 def log_on(port: int, user: str, password: str = "secret", source: str = "") -> POP3:

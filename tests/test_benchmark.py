@@ -350,4 +350,4 @@ def test_a_row_is_measured_beside_the_opponent_and_nothing_is_left() -> None:
 
 
 def processes() -> list[str]:
-    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()

@@ -16,7 +16,7 @@ from unittest import mock
 import argon2
 
 import conftest
-from running import Service
+from running import Service, is_alive
 from winpop.db.home import Home
 from winpop.directory.mailboxes import Kept
 
@@ -79,8 +79,9 @@ def troubles(home: Path) -> list[str]:
 
 def runs(process: int) -> bool:
     """Tell whether there is such a process; one that has ended and that nobody waited for is none."""
+    place = Path(f"/proc/{process}")
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return is_alive(place, (place / "stat").read_text().rpartition(")")[2].split()[0])
     except (FileNotFoundError, ProcessLookupError):
         return False
 
