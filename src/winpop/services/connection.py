@@ -37,6 +37,9 @@ _MOST_EARLY = 16 * 1024
 """Octets of a handshake that come before there is room for the connection, and before it is answered."""
 _MOST_HELD = 64 * 1024
 """Octets of replies that go out together."""
+_MOST_TOGETHER = 32
+"""Connections whose replies go out together, when what the loop had for all of them is done: the first of them wakes
+a client, the others find it awake, where clients share a machine or a network card. 17 % of the processor went there."""
 _DIRECT = os.name == "posix"
 """Whether what is sent is written to the socket itself while the transport has nothing left to send: 1 µs instead of 4,
 and no copy is kept (a Windows socket is no descriptor)."""
@@ -97,6 +100,23 @@ class Connections:
         """The connections with an open maildrop, by mailbox."""
         self.waiting: dict[Connection, None] = {}
         """The connections for which there was no room, the oldest first."""
+        self._loop = loop
+        self._sending: list[Connection] = []
+        """The connections that have something to be sent, in the order in which it came up."""
+
+    def send_soon(self, connection: "Connection") -> None:
+        """Have what this connection holds sent; at once while it is the only one."""
+        sending = self._sending
+        sending.append(connection)
+        if len(sending) >= _MOST_TOGETHER or len(self.every) == 1:
+            self._send_all()
+        elif len(sending) == 1:
+            self._loop.call_soon(self._send_all)
+
+    def _send_all(self) -> None:
+        sending, self._sending = self._sending, []
+        for connection in sending:
+            connection.send_held()
 
 
 class Connection(asyncio.BufferedProtocol, ABC):
@@ -122,8 +142,10 @@ class Connection(asyncio.BufferedProtocol, ABC):
         "_half_closed",
         "_handshake_until",
         "_header",
+        "_held",
         "_hello",
         "_layer",
+        "_parts",
         "_progress",
         "_reading",
         "_secured",
@@ -164,6 +186,8 @@ class Connection(asyncio.BufferedProtocol, ABC):
         self._unsent = 0
         self._progress = self.began
         self._closing = False
+        self._parts = False
+        """It is closed as soon as what it holds is sent."""
         self._half_closed = False
         self._goes_on = False
         """It has more to do, when the others had their turn."""
@@ -178,6 +202,8 @@ class Connection(asyncio.BufferedProtocol, ABC):
         """Of the handshake, what came before there was room for the connection."""
         self._hello = 0
         """Octets of the handshake so far."""
+        self._held = b""
+        """What goes out with the replies to others."""
         self._transport: asyncio.Transport
         self._descriptor = -1
         self.due = 0
@@ -342,6 +368,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
         if failure is not None:
             self._answering = False
             self.reason = f"no TLS: {why(failure)}"
+            self.send_held()
             self._transport.close()
         elif over and not self.lost:
             self._handshake_until, self._secured = 0.0, True
@@ -371,7 +398,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
         try:
             data = layer.open(records)
         except ssl.SSLError as error:
-            self._transport.write(layer.records())
+            self._send(layer.records())
             self.leave(f"TLS broke: {why(error)}")
             return b""
         answer = layer.records()
@@ -428,6 +455,22 @@ class Connection(asyncio.BufferedProtocol, ABC):
         self._send(data if self._layer is None else self._layer.seal(data))
 
     def _send(self, data: bytes) -> None:
+        if self._held:
+            self._held += data
+        elif data:
+            self._held = data
+            self.connections.send_soon(self)
+
+    def send_held(self) -> None:
+        """Send what waits for the replies to others; harmless when there is nothing."""
+        data, self._held = self._held, b""
+        if data and not self.lost:
+            self._to_socket(data)
+        if self._parts:
+            self._parts = False
+            self._part()
+
+    def _to_socket(self, data: bytes) -> None:
         transport = self._transport
         if self._descriptor >= 0 and not transport.is_closing() and not transport.get_write_buffer_size():
             try:
@@ -443,9 +486,11 @@ class Connection(asyncio.BufferedProtocol, ABC):
         """Half-closed by the client: what it asked before is still answered, then the connection ends."""
         self._half_closed = True
         if self._header is not None or self._handshake_until:
+            self.send_held()
             return False
         if not (self._answering or self.lost or self._closing or self in self.connections.waiting):
             self.pump()
+        self.send_held()
         return not self.lost and not self._closing
 
     def pause_writing(self) -> None:
@@ -467,6 +512,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
         if self.lost:
             return
         self.lost = True
+        self._held = b""
         self._descriptor = -1
         if self._handshake_until and self._layer is not None and self.reason == _GONE:
             self.reason = f"no TLS: {why(exc)}"
@@ -497,7 +543,11 @@ class Connection(asyncio.BufferedProtocol, ABC):
         self._answering = False
 
     def direct(self) -> int:
-        """Return the descriptor that octets may be sent to past the transport, while it is empty; -1: there is none."""
+        """Return the descriptor that octets may be sent to past the transport, while it is empty; -1: there is none.
+
+        What was said before is sent.
+        """
+        self.send_held()
         return -1 if self._layer is not None or self._transport.is_closing() else self._descriptor
 
     def supplied(self) -> None:
@@ -601,7 +651,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
         if self._writable:
             self.pump()
         else:
-            self._transport.abort()  # it does not even take what it asked for
+            self._break()  # it does not even take what it asked for
 
     def drain(self) -> None:
         """End the connection for a service that stops, unless something is under way."""
@@ -611,7 +661,11 @@ class Connection(asyncio.BufferedProtocol, ABC):
     def abort(self) -> None:
         """End the connection without a word."""
         if not self.lost:
-            self._transport.abort()
+            self._break()
+
+    def _break(self) -> None:
+        self.send_held()
+        self._transport.abort()
 
     def fail(self, error: Exception) -> None:
         """End the connection for a defect of ours."""
@@ -625,7 +679,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
         if self.lost:
             self._release()
         else:
-            self._transport.abort()
+            self._break()
 
     def _throttle(self) -> None:
         """Read from the socket only while the session can use what comes."""
@@ -646,6 +700,15 @@ class Connection(asyncio.BufferedProtocol, ABC):
         self._progress = self.world.loop.time()
         if self._layer is not None and not self.lost:
             self._send(self._layer.close())
+        if self._held:
+            self._parts = True
+        else:
+            self._part()
+
+    def _part(self) -> None:
+        """Close the socket, or this side of it."""
+        if self.lost:
+            return
         if self.session.said_quit or self._half_closed or not self._transport.can_write_eof():
             self._transport.close()
             if not self._transport.get_write_buffer_size():
@@ -703,7 +766,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
         if ending is None:
             if not self._closing:
                 self.reason = "client takes nothing"
-            self._transport.abort()
+            self._break()
         else:
             self.end(ending, "timed out")
 
