@@ -1,5 +1,6 @@
 """Drafts and blobs: where a body lies, and in which order it becomes durable (durability.md, I1, I2)."""
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -247,3 +248,25 @@ def test_a_mail_root_that_cannot_be_made_is_out_of_reach(tmp_path: Path) -> None
     with pytest.raises(Refusal) as caught:
         Blobs(tmp_path / "file" / "mail").make()
     assert (caught.value.code, caught.value.kind) == ("mailroot-unusable", Kind.OUT_OF_REACH)
+
+
+def test_what_is_in_memory_is_read_at_once_and_the_rest_follows(blobs: Blobs) -> None:
+    octets = bytes(range(256)) * 2000
+    name = placed(blobs, octets)
+    pieces: list[tuple[bytes, bool]] = []
+    with contextlib.closing(BlobReader(blobs, stored(blobs, name))) as reader:
+        while len(pieces) < 3 and (piece := reader.read_now()) is not None:
+            pieces.append(piece)
+        assert pieces or not can_be_told_what_is_in_memory(blobs.path(name))
+        while not (pieces and pieces[-1][1]):
+            pieces.append(reader.read())
+    assert b"".join(data for data, _ in pieces) == octets
+    assert [last for _, last in pieces].count(True) == 1
+
+
+def can_be_told_what_is_in_memory(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            return os.preadv(file.fileno(), [bytearray(1)], 0, getattr(os, "RWF_NOWAIT", 0)) == 1
+        except (OSError, AttributeError):
+            return False

@@ -38,8 +38,8 @@ _MOST_EARLY = 16 * 1024
 _MOST_HELD = 64 * 1024
 """Octets of replies that go out together."""
 _MOST_TOGETHER = 32
-"""Connections whose replies go out together, when what the loop had for all of them is done: the first of them wakes
-a client, the others find it awake, where clients share a machine or a network card. 17 % of the processor went there."""
+"""Connections whose replies go out together, when what the loop had for all of them is done: the first wakes a client's
+machine, the others find it awake. One by one, waking took 16 to 20 % of the processor; so, polls take 12 % less."""
 _DIRECT = os.name == "posix"
 """Whether what is sent is written to the socket itself while the transport has nothing left to send: 1 µs instead of 4,
 and no copy is kept (a Windows socket is no descriptor)."""

@@ -17,9 +17,10 @@ from winpop.terms.refusals import Kind, Refusal, out_of_reach
 BUILT = ("pop3", "pop3s", "smtp", "lmtp")
 """The listeners that there are; the others come later."""
 NOT_BUILT = ("submission", "http")
-_UNSENT = 128 * 1024
+_UNSENT = 32 * 1024
 """Octets that the system takes from us before the client's window has room for them. Without it they are megabytes,
-of which a slow client takes none that we see for minutes, and looks like one that takes nothing."""
+of which a slow client takes none that we see for minutes, and looks like one that takes nothing. Little is quicker too:
+20 MiB cost 25 % less processor with 32 KiB than with 128, twice as much with 512: what is copied is still at hand."""
 
 
 def wanted(settings: Settings) -> dict[str, Endpoint]:

@@ -354,8 +354,13 @@ class Pop3Connection(Connection):
 
     def _fetch(self, index: int) -> None:
         if self._source is not None:
+            passes = self._may_pass(self._source)
+            piece = None if passes else self._source.read_now()
+            if piece is not None:
+                self._take(piece)
+                return
             self.later()
-            if self._may_pass(self._source):
+            if passes:
                 self.world.loop.call_soon(
                     self.guarded(lambda _: self._pass()), None
                 )  # what was said before goes out first
@@ -530,13 +535,21 @@ class Pop3Connection(Connection):
         if isinstance(piece, BaseException):
             self._unreadable(piece)
         else:
-            data, last = piece
-            self.session.supply(pop3.Piece(data, last=last, plain=self._plain))
-            self._after_reading()
+            self._take(piece)
+            self.supplied()
 
-    def _after_reading(self) -> None:
+    def _take(self, piece: tuple[bytes, bool]) -> None:
+        """Give the session a piece of a blob, which is closed when it needs no more of it."""
+        data, last = piece
+        self.session.supply(pop3.Piece(data, last=last, plain=self._plain))
+        self._close_if_read()
+
+    def _close_if_read(self) -> None:
         if self.session.needs() is None:
             self._close_source()
+
+    def _after_reading(self) -> None:
+        self._close_if_read()
         self.supplied()
 
     def _unreadable(self, error: BaseException) -> None:

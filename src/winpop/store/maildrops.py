@@ -40,6 +40,10 @@ _LIST_DOWNGRADED = f"""
     LEFT JOIN body ON body.id = downgrade.body_id
     WHERE message.mailbox_id = ?1 AND message.id > ?2 ORDER BY message.id
 """
+_AT_ONCE = 64 * 1024
+"""Octets of a blob that are read where they do not come from a disk: what a processor has at hand, to encrypt them."""
+_NO_WAIT, _ON = getattr(os, "RWF_NOWAIT", 0), -1
+"""Read only what is in memory; where the file was read to."""
 _LARGE = 64
 """Messages from which on a maildrop is worth keeping: below, it is read as quickly as it is looked at."""
 _BLOB = re.compile(rb"[0-9a-f]{32}")
@@ -268,7 +272,7 @@ def _dotted(octets: bytes) -> bool:
 
 
 class BlobReader:
-    """The bytes of a blob, piece by piece; each call reads from disk, so it belongs in a thread.
+    """The bytes of a blob, piece by piece; each call but `read_now` reads from disk, so it belongs in a thread.
 
     All of it is read and compared before the first piece is given out: what a client has begun to read cannot be
     taken back. The first piece of a message `with_ascii_header` has all of the header, downgraded.
@@ -339,6 +343,21 @@ class BlobReader:
         """Return the next piece and whether it is the last. Raises `OSError`."""
         data, self._first = self._first or self._read(), b""
         return data, self._left <= 0
+
+    def read_now(self) -> tuple[bytes, bool] | None:
+        """Return the next piece if the system has it in memory, as it mostly has what was just compared; else None.
+
+        To read 64 KiB so takes 10 µs; a thread, and the way there and back, takes 50.
+        """
+        if self._first or not _NO_WAIT:
+            return None
+        piece = bytearray(min(_AT_ONCE, self._left))
+        try:
+            count = os.preadv(self._descriptor, [piece], _ON, _NO_WAIT)
+        except OSError:  # it has not, or the file system cannot say
+            return None
+        self._left -= count
+        return (bytes(memoryview(piece)[:count]), self._left <= 0) if count else None
 
     def _read(self) -> bytes:
         data = os.read(self._descriptor, PIECE)

@@ -1,0 +1,85 @@
+"""Replies to several clients go out together: in the order in which they came up, and none later than the loop's turn."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+from winpop.services.connection import Connection, Connections
+
+
+@dataclass
+class Loop:
+    """An event loop that keeps what it is to call."""
+
+    soon: list[Callable[[], object]] = field(default_factory=list)
+
+    def call_soon(self, what: Callable[[], object]) -> None:
+        self.soon.append(what)
+
+    def turn(self) -> None:
+        due, self.soon = self.soon, []
+        for what in due:
+            what()
+
+
+@dataclass(eq=False)
+class Holding:
+    """A connection of which only this is asked: to send what it holds."""
+
+    name: int
+    sent: list[int]
+
+    def send_held(self) -> None:
+        self.sent.append(self.name)
+
+
+def several(count: int) -> tuple[Loop, Connections, list[Connection], list[int]]:
+    loop, sent = Loop(), list[int]()
+    connections = Connections(cast("asyncio.AbstractEventLoop", loop))
+    each = [cast("Connection", Holding(number, sent)) for number in range(count)]
+    connections.every.update(each)
+    return loop, connections, each, sent
+
+
+def test_replies_to_several_wait_for_the_end_of_the_turn_and_go_in_order() -> None:
+    loop, connections, each, sent = several(3)
+    for one in reversed(each):
+        connections.send_soon(one)
+    assert sent == []
+    assert len(loop.soon) == 1
+    loop.turn()
+    assert sent == [2, 1, 0]
+    loop.turn()
+    assert sent == [2, 1, 0]
+
+
+def test_who_is_alone_waits_for_nobody() -> None:
+    loop, connections, each, sent = several(1)
+    connections.send_soon(each[0])
+    assert sent == [0]
+    assert not loop.soon
+
+
+def test_many_do_not_wait_for_all() -> None:
+    loop, connections, each, sent = several(40)
+    for one in each:
+        connections.send_soon(one)
+    assert sent == list(range(32))
+    loop.turn()
+    assert sent == list(range(40))
+
+
+def test_what_comes_up_while_it_is_sent_goes_out_too() -> None:
+    loop, connections, each, sent = several(2)
+
+    class Answered(Holding):
+        def send_held(self) -> None:
+            super().send_held()
+            connections.send_soon(each[0])
+
+    connections.send_soon(cast("Connection", Answered(7, sent)))
+    loop.turn()
+    assert sent == [7]
+    loop.turn()
+    assert sent == [7, 0]
