@@ -1,11 +1,13 @@
-"""Replies to several clients go out together: in the order in which they came up, and none later than the loop's turn."""
+"""Replies to several clients go out together: in the order in which they came up, and within a turn of the loop."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from winpop.services.connection import Connection, Connections
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 @dataclass
