@@ -72,6 +72,25 @@ def test_many_do_not_wait_for_all() -> None:
     assert sent == list(range(40))
 
 
+def test_a_defect_in_one_does_not_keep_the_others_waiting() -> None:
+    loop, connections, each, sent = several(3)
+    defect = RuntimeError("a defect")
+    failed: list[Exception] = []
+
+    class Broken(Holding):
+        def send_held(self) -> None:
+            raise defect
+
+        def fail(self, error: Exception) -> None:
+            failed.append(error)
+
+    for one in (each[0], cast("Connection", Broken(7, sent)), each[1]):
+        connections.send_soon(one)
+    loop.turn()
+    assert sent == [0, 1]
+    assert failed == [defect]
+
+
 def test_what_comes_up_while_it_is_sent_goes_out_too() -> None:
     loop, connections, each, sent = several(2)
 

@@ -116,7 +116,10 @@ class Connections:
     def _send_all(self) -> None:
         sending, self._sending = self._sending, []
         for connection in sending:
-            connection.send_held()
+            try:
+                connection.send_held()
+            except Exception as defect:  # noqa: BLE001 - it ends this connection, and the others are sent theirs
+                connection.fail(defect)
 
 
 class Connection(asyncio.BufferedProtocol, ABC):
