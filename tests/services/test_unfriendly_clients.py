@@ -2,13 +2,15 @@
 
 import contextlib
 import random
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from running import Service
+from running import Service, done
 from services.wire import (
     ALICE,
     BOB,
@@ -284,6 +286,17 @@ def test_connections_that_come_and_go_leave_nothing_behind(service: Service) -> 
         list(pool.map(come_and_go, range(600)))
     eventually(lambda: sum(descriptors(worker) for worker in service.workers()) <= before)
     assert lives(service)
+
+
+@pytest.mark.parametrize(("sessions", "has"), [(500, 1700), (5000, 4000)])
+def test_a_service_has_the_descriptors_that_its_sessions_need(home: Home, sessions: int, has: int) -> None:
+    done(home.path, "set", "socketthreshold", "1")
+    done(home.path, "set", "socketmax", str(sessions))
+    with Service(home.path, "--workers", "1", prefix=("prlimit", "--nofile=1024:4000")) as running:
+        for process in (running.process.pid, *running.workers()):
+            limits = Path(f"/proc/{process}/limits").read_text()
+            assert re.search(rf"^Max open files +{has} +4000 ", limits, re.MULTILINE), limits
+        assert ("descriptors" in running.log.read_text()) is (has < sessions)
 
 
 def test_a_service_without_descriptors_recovers_by_itself(home: Home) -> None:

@@ -32,7 +32,12 @@ from winpop.services.world import LogonParts, mail_root, mail_root_missing
 from winpop.telemetry.log import Log, LogThread
 from winpop.terms.refusals import Refusal, readable
 
+if sys.platform != "win32":
+    import resource
+
 _TRIES, _PAUSE = 5, 0.05
+_OWN_DESCRIPTORS = 200
+"""Descriptors of a worker that are no connection's: listeners, database, log, threads."""
 
 
 def run(home: Home, overrides: dict[str, str], workers: int | None, *, as_json: bool = False) -> int:
@@ -79,6 +84,7 @@ def _run(  # noqa: PLR0913 - what `run` has, and what it has found
         become_owner(home.path)
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             log.warning("root", detail="the home belongs to root, so the service runs as root; chown it to a user")
+        _have_descriptors(settings.socketmax, log)
         leases = _only_service(home)
         try:
             _make_mail_root(home, database)  # only now: it cannot be moved any more
@@ -93,6 +99,28 @@ def _run(  # noqa: PLR0913 - what `run` has, and what it has found
             helper.close()
         for listener in listeners.values():
             listener.close()
+
+
+def _have_descriptors(sessions: int, log: Log) -> None:
+    """Have as many descriptors as so many sessions need (a large message takes two more), as far as the system lets us.
+
+    Many systems begin with 1024 and allow a multiple to whoever asks.
+    """
+    if sys.platform == "win32":
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 3 * sessions + _OWN_DESCRIPTORS
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        with contextlib.suppress(OSError, ValueError):  # what there is must do
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+            soft = allowed
+    if soft != resource.RLIM_INFINITY and soft < sessions + _OWN_DESCRIPTORS:
+        log.warning(
+            "descriptors",
+            allowed=soft,
+            detail=f"too few for socketmax {sessions}; raise the limit (LimitNOFILE, ulimit -Hn), or lower socketmax",
+        )
 
 
 def _local_accounts(home: Home, database: Database, settings: Settings) -> Helper | None:
