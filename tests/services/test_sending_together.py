@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from winpop.services.connection import Connection, Connections
+from winpop.services.pop3 import Pop3Connection
 
 if TYPE_CHECKING:
     import asyncio
@@ -104,3 +105,32 @@ def test_what_comes_up_while_it_is_sent_goes_out_too() -> None:
     assert sent == [7]
     loop.turn()
     assert sent == [7, 0]
+
+
+class Written(Pop3Connection):
+    """A connection that keeps what it would write."""
+
+    __slots__ = ("written",)
+
+    def __init__(self, connections: Connections) -> None:  # of all that a connection has, it needs this
+        self.connections = connections
+        self.lost = False
+        self.written: list[bytes] = []
+        self._held, self._parts = b"", False
+
+    def _to_socket(self, data: bytes) -> None:
+        self.written.append(data)
+
+
+def test_much_does_not_wait_so_that_it_shows_whether_it_is_taken() -> None:
+    loop, connections, _, _ = several(2)
+    one, other = Written(connections), Written(connections)
+    one._send(b"small")
+    other._send(b"x" * 70_000)
+    assert (one.written, other.written) == ([], [b"x" * 70_000])
+    one._send(b"y" * 70_000)
+    assert one.written == [b"small" + b"y" * 70_000]
+    one._send(b"more")
+    loop.turn()
+    assert one.written[1:] == [b"more"]
+    assert len(other.written) == 1

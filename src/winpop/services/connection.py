@@ -458,19 +458,20 @@ class Connection(asyncio.BufferedProtocol, ABC):
         self._send(data if self._layer is None else self._layer.seal(data))
 
     def _send(self, data: bytes) -> None:
-        if self._held:
-            self._held += data
-        elif data:
-            self._held = data
+        waits = bool(self._held)
+        self._held = self._held + data if waits else data
+        if len(self._held) >= _MOST_HELD:
+            self.send_held()  # and it shows at once whether the client takes it
+        elif data and not waits:
             self.connections.send_soon(self)
 
     def send_held(self) -> None:
         """Send what waits for the replies to others; harmless when there is nothing."""
-        data, self._held = self._held, b""
+        data, parts = self._held, self._parts
+        self._held, self._parts = b"", False
         if data and not self.lost:
             self._to_socket(data)
-        if self._parts:
-            self._parts = False
+        if parts:
             self._part()
 
     def _to_socket(self, data: bytes) -> None:
