@@ -235,7 +235,7 @@ class Crowd(Model):
         victim = workers[which % len(workers)]
         flight = self._in_flight(want=busy)
         os.kill(victim, signal.SIGKILL)
-        eventually(lambda: not runs(victim), patience())
+        eventually(lambda: not runs(victim), patience(15))
         self._landed(flight)
         eventually(lambda: victim not in service.workers() and len(service.workers()) == len(workers), patience(15))
         self.all_is_there()
@@ -247,7 +247,7 @@ class Crowd(Model):
         workers = self.service.workers()
         flight = self._in_flight(want=busy)
         self.service.kill()
-        eventually(lambda: not any(runs(worker) for worker in workers), patience())
+        eventually(lambda: not any(runs(worker) for worker in workers), patience(15))
         self._landed(flight)
         assert not self.open, "a session outlived its service"
         self.leave()
