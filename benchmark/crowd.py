@@ -16,7 +16,6 @@ import resource
 import signal
 import smtplib
 import socket
-import ssl
 import statistics
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from typing import Any, NoReturn, Self
 
 from benchmark import generator, population, subject
 from benchmark.generator import RunError, Traffic
-from benchmark.hostile import Crowd
+from benchmark.hostile import ANY_CERTIFICATE, Crowd
 from benchmark.population import DOMAIN, KIB, MIB, PASSWORD
 from benchmark.subject import Winpop
 from winpop.admin.place import Place
@@ -239,20 +238,10 @@ def _connect(port: int, source: str, *, tls: bool) -> socket.socket:
     if not tls:
         return plain
     try:
-        return _CONTEXT.wrap_socket(plain)
+        return ANY_CERTIFICATE.wrap_socket(plain)
     except BaseException:
         plain.close()
         raise
-
-
-def _make_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-_CONTEXT = _make_context()
 
 
 def _poll(ports: Mapping[str, int], user: str, source: str = "127.0.0.1", *, tls: bool = False) -> None:

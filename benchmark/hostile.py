@@ -164,7 +164,7 @@ class Client:
 
     def _layer(self) -> ssl.SSLObject:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        return _CONTEXT.wrap_bio(self._incoming, self._outgoing, server_hostname="mail.example.com")
+        return ANY_CERTIFICATE.wrap_bio(self._incoming, self._outgoing, server_hostname="mail.example.com")
 
     async def log_on(self, port: str, window: int = 0) -> None:
         """Log on to the client's own mailbox. Raises `ConnectionError` where it may not."""
@@ -229,7 +229,8 @@ def _make_context() -> ssl.SSLContext:
     return context
 
 
-_CONTEXT = _make_context()
+ANY_CERTIFICATE = _make_context()
+"""The context of a client that takes whatever certificate is shown."""
 
 # --- before a logon ---
 

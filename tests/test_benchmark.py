@@ -332,6 +332,15 @@ def test_the_page_is_current() -> None:
     assert not document["quick"]
 
 
+def test_what_no_opponent_offers_is_within_its_goals_by_the_figures_of_the_page() -> None:
+    document = json.loads((ROOT / "docs/performance.json").read_text("utf-8"))
+    rows = [row for part in ("administration", "crowd") for row in document[part] if row.get("goal") is not None]
+    assert {row["unit"] for row in rows} >= {"ms", "s", "sessions", "KiB"}
+    for row in rows:
+        least = row["unit"] == "sessions"
+        assert row["figure"] >= row["goal"] if least else row["figure"] <= row["goal"], row["what"]
+
+
 def test_a_row_is_measured_beside_the_opponent_and_nothing_is_left() -> None:
     required()
     if not opponents.find("dovecot") or os.geteuid() != 0:

@@ -549,9 +549,8 @@ class Connection(asyncio.BufferedProtocol, ABC):
     def direct(self) -> int:
         """Return the descriptor that octets may be sent to past the transport, while it is empty; -1: there is none.
 
-        What was said before is sent.
+        What was said before has to be sent first (`send_held`).
         """
-        self.send_held()
         return -1 if self._layer is not None or self._transport.is_closing() else self._descriptor
 
     def supplied(self) -> None:

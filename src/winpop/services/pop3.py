@@ -420,6 +420,7 @@ class Pop3Connection(Connection):
 
     def _pass(self) -> None:
         """Send the file itself; piece by piece where the client has not taken what was said before."""
+        self.send_held()
         source, descriptor = self._source, self.direct()
         if self.lost or self.session.closed or source is None:
             self.supplied()
