@@ -1,5 +1,6 @@
 """What the tests' own helper for real processes has to know."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -9,6 +10,9 @@ import time
 import pytest
 
 from running import wait_until_gone
+from services.wire import paused
+from winpop.db.home import Home
+from winpop.db.sqlite import Sqlite
 
 FIRST_THREAD_ENDS = """
 import ctypes, sys, threading
@@ -32,3 +36,24 @@ def test_a_process_is_not_gone_while_any_of_its_threads_runs() -> None:
         process.send_signal(signal.SIGKILL)
         waiting.join(5)
         assert not waiting.is_alive()
+
+
+WRITES_FOR_A_MOMENT = """
+import sqlite3, sys, time
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("BEGIN IMMEDIATE")
+print(flush=True)
+time.sleep(0.2)
+database.execute("COMMIT")
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it stops a process")
+def test_a_process_is_paused_where_nobody_waits_for_its_commit(home: Home) -> None:
+    command = [sys.executable, "-c", WRITES_FOR_A_MOMENT, str(home.database)]
+    with subprocess.Popen(command, stdin=-1, stdout=-1) as process, contextlib.closing(Sqlite(home)) as database:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with paused(process.pid, home), database.write() as transaction:
+            assert transaction.all("SELECT 1") == [(1,)]

@@ -180,7 +180,7 @@ class Crowd(Model):
         victim = holder_of(self.service, session.client)
         assert victim is not None, "nobody has the other end of an open session"
         self.book.deleting(session.mailbox, session.tokens())
-        with paused(victim):
+        with paused(victim, self.home):
             self.traffic.turn(target, locked=True)
             self.locked.add(target)
             session.client.send(b"QUIT\r\n")
@@ -266,8 +266,7 @@ class Crowd(Model):
         asleep = [each for each in self.open if holder_of(service, each.client) == victim]
         targets = DOMAINS if domain else list(self.there)
         what = targets[whom % len(targets)]
-        os.kill(victim, signal.SIGSTOP)
-        try:
+        with paused(victim, self.home):
             self.traffic.send(f"c-{next(self.tokens)}", SIZES[which % len(SIZES)], *list(self.there)[:2])
             concerned = [each for each in self.open if each.mailbox in self._of(what)]
             if what.partition("@")[2] not in self.locked:
@@ -278,8 +277,6 @@ class Crowd(Model):
             )
             for each in [each for each in asleep if each not in concerned][:1]:
                 self.refused(each.mailbox, self.there[each.mailbox], b"-ERR [IN-USE]")
-        finally:
-            os.kill(victim, signal.SIGCONT)
         self.ended([each for each in concerned if each in asleep and self.is_locked(each.mailbox)], LOCKED_REPLY)
 
     # --- all at once ---

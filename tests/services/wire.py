@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import ssl
 import struct
 import time
@@ -281,13 +282,29 @@ def sockets(process: int) -> set[str]:
 
 
 @contextlib.contextmanager
-def paused(process: int) -> Iterator[None]:
-    """Stop a worker meanwhile, so that what comes goes to the others."""
+def paused(process: int, home: Home | None = None) -> Iterator[None]:
+    """Stop a worker meanwhile, so that what comes goes to the others; with its home, where no write waits for it.
+
+    Stopped within a commit a worker holds up whoever wants to change anything, until it goes on.
+    """
     os.kill(process, signal.SIGSTOP)
     try:
+        while home and not _may_write(home):
+            os.kill(process, signal.SIGCONT)
+            time.sleep(0.01)
+            os.kill(process, signal.SIGSTOP)
         yield
     finally:
         os.kill(process, signal.SIGCONT)
+
+
+def _may_write(home: Home) -> bool:
+    with contextlib.closing(sqlite3.connect(home.database, timeout=0.5, isolation_level=None)) as database:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        return True
 
 
 @contextlib.contextmanager
