@@ -3,6 +3,10 @@
 For large messages in clear that need nothing done to their octets. Invariant: it begins when nothing else is left to
 be sent, and until it has ended nothing else is; what has to be read from a disk first is read in a thread, so that no
 other client waits for it. Measured, CPU for 1 GB in messages of 1 MiB: so 0.34 s, read and written in pieces 1.3 s.
+
+Once the system has taken less than it could, it is waited until it takes more, and the loop goes on waiting for that
+until the end: asking for it anew each time, and first trying whether the system takes more after all, was a sixth of
+what 20 MiB cost.
 """
 
 import asyncio
@@ -58,10 +62,11 @@ class Passing:
         try:
             while self.left:
                 if self.left < turn:
-                    self._loop.call_soon(self.go)  # the others have their turn
+                    self._wait()  # the others have their turn
                     return
                 count = min(self.left, _PIECE)
                 if not self._is_in_memory(self._at + count - 1):
+                    self._wait_no_longer()
                     self._in_thread(self._read, self._pass_on)
                     return
                 if not self._pass():
@@ -73,8 +78,9 @@ class Passing:
 
     def _pass(self) -> bool:
         """Pass a piece, or what the system takes of it; tell whether it may take more at once."""
+        count = min(self.left, _PIECE)
         try:
-            passed = os.sendfile(self._socket, self._file, self._at, min(self.left, _PIECE))
+            passed = os.sendfile(self._socket, self._file, self._at, count)
         except BlockingIOError:
             self._wait()
             return False
@@ -82,7 +88,9 @@ class Passing:
             raise OSError("a blob is shorter than it was")
         self._at += passed
         self.left -= passed
-        return True
+        if passed < count:
+            self._wait()
+        return passed == count
 
     def _pass_on(self, _read: object) -> None:
         """Pass what was read by a thread, and go on."""
@@ -107,12 +115,12 @@ class Passing:
     def _wait(self) -> None:
         if not self._waits:
             self._waits = True
-            self._loop.add_writer(self._socket, self._writable)
+            self._loop.add_writer(self._socket, self.go)
 
-    def _writable(self) -> None:
-        self._waits = False
-        self._loop.remove_writer(self._socket)
-        self.go()
+    def _wait_no_longer(self) -> None:
+        if self._waits:
+            self._waits = False
+            self._loop.remove_writer(self._socket)
 
     def _is_in_memory(self, at: int) -> bool:
         """Tell whether the octet there can be had without waiting for a disk."""
@@ -131,8 +139,7 @@ class Passing:
         """Give it up where it is."""
         if self._socket < 0:
             return
-        if self._waits:
-            self._loop.remove_writer(self._socket)
+        self._wait_no_longer()
         socket, file = self._socket, self._file
         self._socket = self._file = -1
         os.close(socket)
