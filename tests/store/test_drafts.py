@@ -255,7 +255,7 @@ def test_what_is_in_memory_is_read_at_once_and_the_rest_follows(blobs: Blobs) ->
     name = placed(blobs, octets)
     pieces: list[tuple[bytes, bool]] = []
     with contextlib.closing(BlobReader(blobs, stored(blobs, name))) as reader:
-        while len(pieces) < 3 and (piece := reader.read_now()) is not None:
+        while len(pieces) < 3 and (piece := reader.read_now(memoryview(bytearray(64 * 1024)))) is not None:
             pieces.append(piece)
         assert pieces or not can_be_told_what_is_in_memory(blobs.path(name))
         while not (pieces and pieces[-1][1]):

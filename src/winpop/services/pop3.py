@@ -355,7 +355,7 @@ class Pop3Connection(Connection):
     def _fetch(self, index: int) -> None:
         if self._source is not None:
             passes = self._may_pass(self._source)
-            piece = None if passes else self._source.read_now()
+            piece = None if passes else self._source.read_now(self.connections.room)
             if piece is not None:
                 self._take(piece)
                 return
