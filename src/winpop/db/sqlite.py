@@ -23,8 +23,9 @@ _PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA trusted_schema = OFF",
     "PRAGMA temp_store = MEMORY",
-    # KiB, taken as they are needed. With the 2 MiB that SQLite begins with, 20 KiB are read in 21 µs, with these in 11.
-    "PRAGMA cache_size = -16384",
+    # KiB, taken as they are needed. With the 2 MiB that SQLite begins with, 20 KiB are read in 21 µs, with 16 MiB in
+    # 11; and with these, RETR of 800 messages of 20 KiB, again and again, took 8 % less processor than with those.
+    "PRAGMA cache_size = -32768",
     # Octets of what is removed are overwritten where that costs no more writing (Debian's engine does it everywhere).
     "PRAGMA secure_delete = FAST",
 )

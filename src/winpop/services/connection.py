@@ -57,7 +57,7 @@ class Session(Protocol):
 
     commands: int
     more: bool
-    """There may be more to be sent as soon as what `to_send` returned last is taken."""
+    """There may be more to be sent as soon as what is to be sent is taken."""
 
     @property
     def closed(self) -> bool:
@@ -82,8 +82,21 @@ class Session(Protocol):
         """Tell the open need."""
         ...
 
+    @property
+    def unsent(self) -> int:
+        """Octets for the client that nobody has taken yet."""
+        ...
+
+    def go_on(self) -> None:
+        """Use what came in, and keep what is to be sent."""
+        ...
+
+    def take(self) -> bytes:
+        """Return what is to be sent, and do not go on."""
+        ...
+
     def to_send(self) -> bytes:
-        """Return the next bytes."""
+        """Go on, and return the next bytes."""
         ...
 
 
@@ -164,6 +177,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
         "reason",
         "sent",
         "session",
+        "shown_peer",
         "trusted",
         "world",
     )
@@ -173,6 +187,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
         self.connections = connections
         self.session: Session
         self.peer: IPAddress
+        self.shown_peer: str
         self.trusted = False
         self.lost = False
         self.began = world.loop.time()
@@ -267,7 +282,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
             return
         if _DIRECT:
             self._descriptor = transport.get_extra_info("socket").fileno()
-        self.peer, proxied, _ = self.world.who(peername[0])
+        self.peer, self.shown_peer, proxied, _ = self.world.who(peername[0])
         self.connections.every.add(self)
         if proxied:
             self._header = proxy.Header()
@@ -280,7 +295,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
 
     def _arrive(self, peer: str, *, known: bool = True) -> None:
         """Begin with the peer that is known now; where a proxy does not know it, nobody is trusted in its place."""
-        self.peer, _, trusted = self.world.who(peer)
+        self.peer, self.shown_peer, _, trusted = self.world.who(peer)
         self.trusted = known and trusted
         self.session = self.open_session()
         if self.implicit_tls:
@@ -295,7 +310,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
         assert header is not None
         header.feed(data)
         if header.state is proxy.State.BROKEN:
-            self.world.log.warning("proxy", peer=self.peer, error=header.flaw)
+            self.world.log.warning("proxy", peer=self.shown_peer, error=header.flaw)
             self.leave("not the PROXY protocol")
         elif header.state is proxy.State.DONE:
             self._header = None
@@ -598,29 +613,20 @@ class Connection(asyncio.BufferedProtocol, ABC):
 
         After so much as is made at once the others have their turn, and then it goes on.
         """
-        held: list[bytes] = []
-        octets = 0
         while self._writable and not self._answering and not self.lost:
-            data = session.to_send()
-            if data:
-                held.append(data)
-                octets += len(data)
+            session.go_on()
             need = session.needs()
-            if held and (need is None or octets >= _MOST_HELD or not self.at_once(need)):
-                self._say(b"".join(held) if len(held) > 1 else held[0])
-                held.clear()
-                if session.more or octets >= _MOST_HELD:
+            unsent = session.unsent
+            if unsent and (need is None or unsent >= _MOST_HELD or not self.at_once(need)):
+                self._say(session.take())
+                if session.more or unsent >= _MOST_HELD:
                     self._go_on_soon()
                     return
-                if need is None:
-                    return
-                octets = 0
-            elif need is not None:
-                self.answer(need)
-            elif not data:
+            if need is None:
                 return
-        if held and not self.lost:
-            self._say(b"".join(held))
+            self.answer(need)
+        if session.unsent and not self.lost:
+            self._say(session.take())
 
     def _go_on_soon(self) -> None:
         if not self._goes_on:
@@ -726,7 +732,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
     def _release(self) -> None:
         self.release()
         self.world.log.info(
-            self.kind, peer=self.peer, **self.facts(), sent=self.sent, seconds=self._age(), end=self.reason
+            self.kind, peer=self.shown_peer, **self.facts(), sent=self.sent, seconds=self._age(), end=self.reason
         )
 
     def _age(self) -> str:

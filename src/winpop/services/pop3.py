@@ -246,7 +246,7 @@ class Pop3Connection(Connection):
     def _say_refused(self, credentials: Credentials, answer: str) -> None:
         name = getattr(credentials, "name", "") or getattr(credentials, "principal", "")
         why = {"why": self._why} if self._why else {}
-        self.world.log.warning("logon", user=name, peer=self.peer, refused=answer, **why)
+        self.world.log.warning("logon", user=name, peer=self.shown_peer, refused=answer, **why)
 
     async def _logon_answer(self, attempt: logons.Attempt) -> pop3.Answer:
         self._why = ""
@@ -254,7 +254,7 @@ class Pop3Connection(Connection):
             verdict = await self._verdict(attempt)
             return await self._enter_soon(verdict)
         except Refusal as refusal:
-            self.world.log.critical("logon", peer=self.peer, error=refusal.code)
+            self.world.log.critical("logon", peer=self.shown_peer, error=refusal.code)
             self._leave_maildrop()
             return pop3.Unavailable()
 
@@ -281,7 +281,7 @@ class Pop3Connection(Connection):
             answer = await self._context.step(token)
             if not isinstance(answer, moves.Continue):
                 if self._context.why:
-                    self.world.log.warning("logon", mechanism=mechanism, peer=self.peer, why=self._context.why)
+                    self.world.log.warning("logon", mechanism=mechanism, peer=self.shown_peer, why=self._context.why)
                 self._drop_context()
             self.session.supply(answer)
             self.supplied()

@@ -186,7 +186,7 @@ class SmtpConnection(Connection):
             sender=envelope.sender,
             recipients=envelope.recipients,
             helo=self.session.helo,
-            ip=str(self.peer),
+            ip=self.shown_peer,
             hostname=self.world.settings.hostname,
             protocol="LMTP" if self.lmtp else "ESMTP" if self.session.esmtp else "SMTP",
             identifier=identifier,

@@ -82,7 +82,7 @@ class World:
         self.seed = secrets.token_bytes(32)
         """What nobody can guess and no other worker has, with the number of each POP3 session since the start."""
         self.sessions = 0
-        self._peers: dict[str, tuple[IPAddress, bool, bool]] = {}
+        self._peers: dict[str, tuple[IPAddress, str, bool, bool]] = {}
         self._log_thread = LogThread()
         self.log = Log(write=self._log_thread.write)
         self.reader = _opened(home)
@@ -138,14 +138,14 @@ class World:
         self.tls.take(self.reader)
         self.logons.methods = self._methods()
 
-    def who(self, peer: str) -> tuple[IPAddress, bool, bool]:
-        """Return the address of a peer, whether it is a proxy's, and whether it is trusted."""
+    def who(self, peer: str) -> tuple[IPAddress, str, bool, bool]:
+        """Return the address of a peer, its text, whether it is a proxy's, and whether it is trusted."""
         known = self._peers.get(peer)
         if known is None:
             if len(self._peers) >= _MOST_PEERS:
                 self._peers.clear()
             address, settings = parse_peer(peer), self.settings
-            known = address, within(address, settings.proxies), within(address, settings.trusted)
+            known = address, str(address), within(address, settings.proxies), within(address, settings.trusted)
             self._peers[peer] = known
         return known
 

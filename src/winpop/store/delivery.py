@@ -15,8 +15,8 @@ import functools
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 from winpop.db.contract import Reader, Transaction, Value
 from winpop.store import downgrades
@@ -33,8 +33,7 @@ _SMALL = 16 * 1024
 """Octets of a body up to which it shares statements; above, the octets cost more than the statement."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A finished body and whose it becomes. `mailboxes` are the identifiers of the recipients' mailboxes."""
 
     recipients: tuple[Address, ...]

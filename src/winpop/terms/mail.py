@@ -6,6 +6,7 @@ sizes or unique-ids (RFC 1939 §5: numbers are assigned when the maildrop is ope
 
 import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from winpop.terms.names import Address
 
@@ -60,8 +61,7 @@ EMPTY = Listing()
 """The listing of a maildrop without mail: one for all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """Who sends a message and for whom it is (RFC 5321 §2.3.1). An empty `sender` is the null reverse-path."""
 
     sender: str

@@ -73,6 +73,9 @@ class Address:
     def __str__(self) -> str:
         return f"{self.mailbox}@{self.domain.text}"
 
+    def __hash__(self) -> int:  # a third of what the one takes that would be made: two calls, one for the domain
+        return hash((self.domain.text, self.mailbox))
+
 
 def parse_mailbox_name(text: str) -> str:
     """Return the mailbox name that `text` gives, in lower case. Raises `Refusal` (`bad-mailbox-name`)."""

@@ -146,7 +146,21 @@ class Session:
                 raise TypeError(f"{type(answer).__name__} does not answer {type(need).__name__}")
 
     def to_send(self) -> bytes:
-        """Return the next bytes for the client, some 64 KiB at the most; none when the session waits."""
+        """Go on, and return the next bytes for the client, some 64 KiB at the most; none when the session waits."""
+        self.go_on()
+        return self._output.take()
+
+    def take(self) -> bytes:
+        """Return what is to be sent, and do not go on."""
+        return self._output.take()
+
+    @property
+    def unsent(self) -> int:
+        """Octets for the client that nobody has taken yet."""
+        return self._output.size
+
+    def go_on(self) -> None:
+        """Use what came in, and keep what is to be sent."""
         output, lines = self._output, self._lines
         until = self.commands + _MOST_COMMANDS
         enough = _ENOUGH_BEFORE if self._authorizing else _ENOUGH
@@ -173,7 +187,6 @@ class Session:
         if output.closed:
             lines.clear()  # what came in and was not used will never be
         self.more = listed or output.size >= enough or self.commands >= until
-        return output.take()
 
     def end(self, reason: Ending) -> None:
         """End the session from outside: nothing is deleted. A running update decides for itself."""

@@ -75,7 +75,8 @@ class Session:
         self._lines = Lines(limits.line)
         self._need: Need | None = None
         self._out: list[bytes] = []
-        self._size = 0
+        self.unsent = 0
+        """Octets for the client that nobody has taken yet."""
         self._stopped = False
         """All that came in was looked at: without more, or an answer, nothing goes on."""
         self._ended = False
@@ -134,20 +135,28 @@ class Session:
                 raise TypeError(f"{type(answer).__name__} does not answer {type(need).__name__}")
 
     def to_send(self) -> bytes:
-        """Return the next bytes for the client, some 64 KiB at the most; none when the session waits."""
-        until = self.commands + _MOST_COMMANDS
-        while not self._stopped and self._need is None and not self.closed and self._size < _ENOUGH:
-            if self.commands >= until:
-                break
-            self._stopped = not self._step()
-        self.more = self._size >= _ENOUGH or self.commands >= until
+        """Go on, and return the next bytes for the client, some 64 KiB at the most; none when the session waits."""
+        self.go_on()
+        return self.take()
+
+    def take(self) -> bytes:
+        """Return what is to be sent, and do not go on."""
         if not self._out:
             return b""
         self._out.append(b"")  # so that the last has its line end too
         data = b"\r\n".join(self._out)
         self._out.clear()
-        self._size = 0
+        self.unsent = 0
         return data
+
+    def go_on(self) -> None:
+        """Use what came in, and keep what is to be sent."""
+        until = self.commands + _MOST_COMMANDS
+        while not self._stopped and self._need is None and not self.closed and self.unsent < _ENOUGH:
+            if self.commands >= until:
+                break
+            self._stopped = not self._step()
+        self.more = self.unsent >= _ENOUGH or self.commands >= until
 
     def end(self, reason: Ending) -> None:
         """End the session from outside: an unfinished message is not taken. A running commit decides."""
@@ -415,7 +424,7 @@ class Session:
 
     def _put(self, reply: bytes) -> None:
         self._out.append(reply)
-        self._size += len(reply) + 2
+        self.unsent += len(reply) + 2
 
 
 Command = Callable[[Session, bytes], None]
