@@ -127,6 +127,33 @@ def test_all_octets_arrive_in_order_at_a_slow_reader(
     runner(work())
 
 
+class Counted:
+    """A loop that counts how often it is asked to wait for a writer."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop, self.waits = loop, 0
+
+    def add_writer(self, descriptor: int, callback: Callable[[], None]) -> None:
+        self.waits += 1
+        self.loop.add_writer(descriptor, callback)
+
+    def remove_writer(self, descriptor: int) -> bool:
+        return self.loop.remove_writer(descriptor)
+
+
+def test_a_reader_is_waited_for_once_not_for_each_piece(runner: Callable[[Any], Any], tmp_path: Path) -> None:
+    async def work() -> None:
+        with bench(tmp_path / "file") as its:
+            counted = Counted(its.loop)
+            its.passing._loop = counted  # type: ignore[assignment]  # what is used of one
+            its.passing.go()
+            assert await its.read() == CONTENT
+            # Where the system cannot say what it has in memory a thread reads each piece, and the wait is given up.
+            assert counted.waits == 1 or its.threads
+
+    runner(work())
+
+
 def test_pages_that_are_not_in_memory_are_read_in_a_thread(
     runner: Callable[[Any], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
