@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import threading
@@ -22,7 +23,8 @@ CONTENT = b"".join(b"%015d\n" % number for number in range(200_000))
 
 
 def open_files() -> set[Path]:
-    """Return the descriptors of this process."""
+    """Return the descriptors of this process, without those that earlier tests left to be collected."""
+    gc.collect()
     return set(Path("/proc/self/fd").iterdir())
 
 
@@ -149,7 +151,7 @@ def test_a_reader_is_waited_for_once_not_for_each_piece(runner: Callable[[Any], 
             its.passing.go()
             assert await its.read() == CONTENT
             # Where the system cannot say what it has in memory a thread reads each piece, and the wait is given up.
-            assert counted.waits == 1 or its.threads
+            assert counted.waits <= 1 + its.threads
 
     runner(work())
 

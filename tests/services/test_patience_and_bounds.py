@@ -150,3 +150,20 @@ def test_a_file_does_not_overtake_small_messages_that_the_client_has_not_taken(h
             assert wire.line().startswith(b"+OK"), at
             expected = PREFIX + b"%d\r\n" % number + (small if number == 1 else large) + b".\r\n"
             assert wire.octets(len(expected)) == expected, at
+
+
+def test_what_a_client_sends_that_reads_nothing_is_not_kept(home: Home) -> None:
+    """Not even in pieces that are shorter than what is read at once, behind replies that are few."""
+    place(home, ALICE, HEADER + lines(1, 43 * 1024))
+    with serving(home) as service, pop3(service, ALICE, buffer=4096) as client:
+        (worker,) = service.workers()
+        for _ in range(150):  # far more than the system holds for it
+            client.send(b"RETR 1\r\n")
+            time.sleep(0.004)
+        before = memory(worker)
+        client.socket.settimeout(0.1)
+        with contextlib.suppress(TimeoutError):  # nobody reads it
+            for _ in range(1500):
+                client.send(b"NOOP\r\n" * 400)
+                time.sleep(0.002)
+        assert memory(worker) - before < MB

@@ -283,9 +283,10 @@ def sockets(process: int) -> set[str]:
 
 @contextlib.contextmanager
 def paused(process: int, home: Home | None = None) -> Iterator[None]:
-    """Stop a worker meanwhile, so that what comes goes to the others; with its home, where no write waits for it.
+    """Stop a worker meanwhile, so that what comes goes to the others; with its home, where it has not the database.
 
-    Stopped within a commit a worker holds up whoever wants to change anything, until it goes on.
+    Stopped within a commit a worker holds up whoever wants to change anything, until it goes on; with no more than its
+    turn (`winpop.db.turns`), for a second.
     """
     os.kill(process, signal.SIGSTOP)
     try:

@@ -605,7 +605,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
             self.reason = "quit"
         if (session.closed or self._half_closed) and self._writable and not (self._answering or self._goes_on):
             self._finish()
-        elif self._answering or session.more or not self._reading:
+        elif self._answering or session.more or not (self._reading and self._writable):
             self._throttle()  # else all is used but the beginning of a line
 
     def _exchange(self, session: Session) -> None:
@@ -622,10 +622,11 @@ class Connection(asyncio.BufferedProtocol, ABC):
                 if session.more or unsent >= _MOST_HELD:
                     self._go_on_soon()
                     return
+            elif need is not None:
+                self.answer(need)
             if need is None:
                 return
-            self.answer(need)
-        if session.unsent and not self.lost:
+        if session.unsent and self._writable and not self.lost:
             self._say(session.take())
 
     def _go_on_soon(self) -> None:

@@ -71,7 +71,7 @@ class Session:
         self.commands = 0
         """How many commands came in: what resets the autologout timer (RFC 1939 §3)."""
         self.more = True
-        """There may be more to be sent as soon as what was returned last is taken."""
+        """There may be more to be sent as soon as what is to be sent is taken."""
         self.said_quit = False
         """The client itself ended the dialogue."""
         self._deleted_octets = 0

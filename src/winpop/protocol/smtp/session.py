@@ -66,7 +66,7 @@ class Session:
         self.closed = False
         """No further reply will come; close the connection when everything is sent."""
         self.more = True
-        """There may be more to be sent as soon as what was returned last is taken."""
+        """There may be more to be sent as soon as what is to be sent is taken."""
         self.said_quit = False
         """The client itself ended the dialogue."""
         self._errors = 0
