@@ -1,13 +1,14 @@
 """`make run`: the whole service on loopback ports, with a domain, two mailboxes and a message to try it on.
 
 Everything goes through the tool and the wire, as a user would do it. The mailboxes get new random passwords at each
-run, since no password of ours should ever stand in a document. Ends with Ctrl-C; the home, `.demo` unless a
-third argument names another, stays.
+run, since no password of ours should ever stand in a document. Ends with Ctrl-C or SIGTERM, and its service with it;
+the home, `.demo` unless a third argument names another, stays.
 """
 
 import json
 import secrets
 import shutil
+import signal
 import smtplib
 import subprocess
 import sys
@@ -24,6 +25,7 @@ def main(pop3: str, smtp: str) -> int:
     password = set_up()
     command = [str(WINPOP), "--home", str(HOME), "--json", "serve", "--pop3", pop3, "--smtp", smtp]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
+        signal.signal(signal.SIGTERM, lambda *_: service.terminate())
         assert service.stdout is not None
         ready = json.loads(service.stdout.readline() or "{}").get("ready")
         if not ready:
@@ -34,6 +36,8 @@ def main(pop3: str, smtp: str) -> int:
             return service.wait()
         except KeyboardInterrupt:
             return service.wait()
+        finally:
+            service.terminate()  # whatever went wrong; one that has ended does not mind
 
 
 def set_up() -> str:
